@@ -69,7 +69,7 @@ def _commands(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
             yield from below or [_command(child, f"{name} {word}")]
 
 
-COMMON = ("--help", "--table", "--table-region", "--json", "--debug", "--dry-run", "--yes", "--home")
+COMMON = ("--help", "--table", "--table-region", "--profile", "--json", "--debug", "--dry-run", "--yes", "--home")
 """Arguments of many commands; the page says once what they do."""
 
 

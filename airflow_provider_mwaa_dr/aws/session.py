@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -147,13 +148,39 @@ def fault_of(error: Exception) -> AwsFault:
 
 
 def access_advice(error: Exception, rights: str) -> str:
-    """Return the advice for an access error: *rights*, or the clock if AWS refused the time of the signature."""
+    """
+    Return the advice for an access error: *rights*, unless there are no credentials, or AWS refused the time of the
+    signature.
+    """
+    if type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}:
+        return (
+            "This process has no AWS credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "log in again: aws sso login."
+        )
     if code_of(error) in _SIGNED_AT_ANOTHER_TIME:
         return (
             f"Check this machine's clock, which shows {datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}. AWS refuses "
             "requests that are signed more than five minutes off. If the clock is right, check the secret key."
         )
     return rights
+
+
+def unknown_region_advice(regions: Iterable[str]) -> str:
+    """Return the advice for regions in which AWS has no DynamoDB; empty if it has. Reads a list, sends no request."""
+    import boto3  # noqa: PLC0415
+
+    session = boto3.session.Session()
+    known = [
+        region
+        for partition in session.get_available_partitions()
+        for region in session.get_available_regions("dynamodb", partition)
+    ]
+    for region in regions:
+        if region not in known:
+            nearest = get_close_matches(region, known, n=3)
+            which = f"Did you mean {' or '.join(nearest)}?" if nearest else f"Known are {', '.join(sorted(known))}."
+            return f"AWS has no region {region}, as far as this version of boto3 knows. {which}"
+    return ""
 
 
 def throttled(message: str) -> Exception:

@@ -15,6 +15,7 @@ from airflow_provider_mwaa_dr.cli import check, deploy, failover, history, initi
 from airflow_provider_mwaa_dr.cli.console import Outlet, UsageError, json_text
 from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.cli.session import CommandParsers
+from airflow_provider_mwaa_dr.cli.settings_file import did_you_mean
 from airflow_provider_mwaa_dr.exceptions import (
     ConfigError,
     DRError,
@@ -38,6 +39,37 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # A mistyped option is reported first: argparse would report the option that is missing because of it.
+        self._refuse_unknown_options(args or ())
+        return super().parse_known_args(args, namespace)
+
+    def _refuse_unknown_options(self, words: Sequence[str]) -> None:
+        """Raise if a word looks like an option that this parser does not have. Those after a command are its own."""
+        known = self._option_string_actions
+        below = {name for action in self._actions for name in (action.choices or ()) if action.nargs == argparse.PARSER}
+        if any(action.nargs == argparse.REMAINDER for action in self._actions):
+            return
+        for before, word in zip([None, *words], words, strict=False):
+            name = word.partition("=")[0]
+            if word in below or word == "--":
+                return
+            takes_value = before in known and known[before].nargs is None
+            if name.startswith("--") and name not in known and not takes_value:
+                options = [each for each in known if each.startswith("--")]
+                raise UsageError(
+                    f"Unknown option {name}.", advice=f"{did_you_mean(name, options)}See {self.prog} --help."
+                )
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = action.metavar or "/".join(action.option_strings) or action.dest
+            raise UsageError(
+                f"{value!r} is no {name}." if action.nargs == argparse.PARSER else f"{value!r} is no value of {name}.",
+                advice=f"{did_you_mean(str(value), map(str, action.choices))}Known are "
+                f"{', '.join(map(str, action.choices))}.",
+            )
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message[:1].upper()}{message[1:]}.", advice=f"See {self.prog} --help.")
 
@@ -56,8 +88,9 @@ def build_parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mwaa-dr",
         description="Disaster recovery for Amazon MWAA: fail over between two environments in two regions.",
-        epilog="Environment variables: DR_STATE_TABLE, DR_STATE_TABLE_REGION, "
-        "DR_ENVIRONMENTS=REGION=NAME,REGION=NAME, and the variables of boto3. Exit codes: 0 success, also when "
+        epilog="Settings: options, before the environment variables DR_STATE_TABLE, DR_STATE_TABLE_REGION, "
+        "DR_ENVIRONMENTS=REGION=NAME,REGION=NAME and those of boto3, before a profile in ~/.config/mwaa-dr.toml."
+        " Exit codes: 0 success, also when "
         "nothing had to change; 1 failure; 2 wrong usage; 3 refused.",
     )
     parser.add_argument("--version", action="version", version=f"mwaa-dr {__version__}")

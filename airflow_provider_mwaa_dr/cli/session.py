@@ -7,14 +7,17 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_mwaa_dr.cli.console import Console
 from airflow_provider_mwaa_dr.cli.runtime import Runtime, read_config
+from airflow_provider_mwaa_dr.cli.settings_file import did_you_mean, with_settings
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore
+from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 if TYPE_CHECKING:
     Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
@@ -25,8 +28,11 @@ class CliSession:
 
     def __init__(self, args: argparse.Namespace, runtime: Runtime) -> None:
         self.args = args
-        self.runtime = runtime
-        self.console = Console(runtime, as_json=args.json)
+        environ, overridden = with_settings(runtime.environ, args.profile)
+        self.runtime = replace(runtime, environ=environ)
+        self.console = Console(self.runtime, as_json=args.json)
+        if args.profile is not None and overridden:
+            self.console.say(f"Environment variables override the profile {args.profile}: {', '.join(overridden)}.")
 
     @property
     def clock(self) -> Clock:
@@ -60,7 +66,11 @@ class CliSession:
 
     def region(self, region: str) -> str:
         """Return *region* if it is in the DR set. :raises ConfigError: it is not."""
-        return known_region(region, self.names)
+        try:
+            return known_region(region, self.names)
+        except ConfigError as error:
+            error.advice = f"{did_you_mean(region, self.names)}{error.advice}"
+            raise
 
     def environment(self, region: str) -> Environment:
         """Return the environment of *region*."""
@@ -102,6 +112,11 @@ class CommandParsers:
             "--table-region",
             metavar="REGION",
             help="region of the state table or of a replica; default: DR_STATE_TABLE_REGION",
+        )
+        parser.add_argument(
+            "--profile",
+            metavar="NAME",
+            help="profile in ~/.config/mwaa-dr.toml with the settings of one DR set; default: default",
         )
         parser.add_argument("--json", action="store_true", help="print exactly one JSON document on stdout")
         parser.add_argument("--debug", action="store_true", help="print the traceback when something fails")

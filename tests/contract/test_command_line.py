@@ -48,19 +48,29 @@ class FailureCase:
 
 FAILURES = (
     FailureCase(
-        name="unknown region", code=2, error="ConfigError", says=("us-esat-1", "us-east-1", "us-east-2"), advice="",
+        name="unknown region", code=2, error="ConfigError", says=("us-esat-1", "us-east-1", "us-east-2"),
+        advice="Did you mean us-east-1?",
         words=("failover", "us-esat-1", "--reason", "test", "--yes"),
     ),
     FailureCase(
-        name="table missing", code=1, error="TableNotFoundError", says=("no-such-table", HOME), advice="state_table",
+        name="table missing", code=1, error="TableNotFoundError", says=("no-such-table", HOME), advice="mwaa-dr deploy",
         changes={"DR_STATE_TABLE": "no-such-table"},
+    ),
+    FailureCase(
+        name="mistyped region of the table", code=1, error="StateUnreachableError", says=("us-esat-2",),
+        advice="us-east-2", words=("status",),
+        changes={"DR_STATE_TABLE_REGION": "us-esat-2", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+    ),
+    FailureCase(
+        name="mistyped option", code=2, error="UsageError", says=("--reasn",), advice="Did you mean --reason?",
+        words=("failover", "us-east-1", "--reasn", "test", "--yes"),
     ),
     FailureCase(
         name="not initialised", code=1, error="StateNotFoundError", says=("EMPTY",), advice="mwaa-dr init",
         changes={"DR_STATE_TABLE": "EMPTY"},
     ),
     FailureCase(
-        name="no credentials", code=1, error="StateAccessError", says=("credentials",), advice="credentials",
+        name="no credentials", code=1, error="StateAccessError", says=("credentials",), advice="AWS_PROFILE",
         changes={"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
     ),
     FailureCase(

@@ -18,6 +18,7 @@ from airflow_provider_mwaa_dr.aws.session import (
     dynamodb_client,
     errors,
     fault_of,
+    unknown_region_advice,
 )
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.exceptions import (
@@ -200,8 +201,10 @@ class Replicas:
         message = f"Could not {doing}: table {self._table}, {why}."
         cause = next(iter(failures.values())).error
         if kinds & {AwsFault.UNSENT, AwsFault.LOST, AwsFault.THROTTLED, AwsFault.CONFLICT}:
+            # An unknown region has no endpoint, so no connection can be made.
+            wrong = unknown_region_advice(failures) if kinds == {AwsFault.UNSENT} else ""
             raise StateUnreachableError(
-                message, advice="Check the network and the table's status in these regions, then try again."
+                message, advice=wrong or "Check the network and the table's status in these regions, then try again."
             ) from cause
         if AwsFault.ACCESS in kinds:
             refused = next(failure.error for failure in failures.values() if failure.fault is AwsFault.ACCESS)
@@ -213,7 +216,8 @@ class Replicas:
             ) from refused
         if AwsFault.MISSING in kinds:
             raise TableNotFoundError(
-                message, advice=f"Create the table, or correct {self._setting} and state_table_region."
+                message,
+                advice=f"Create the tables with mwaa-dr deploy, or correct {self._setting} and state_table_region.",
             ) from cause
         raise StateError(message, advice=self._advice_on_refusal(cause)) from cause
 

@@ -12,9 +12,16 @@ import boto3
 import pytest
 
 from airflow_provider_mwaa_dr.aws import session
-from airflow_provider_mwaa_dr.aws.session import is_aws_endpoint, retry
+from airflow_provider_mwaa_dr.aws.session import is_aws_endpoint, retry, unknown_region_advice
 from airflow_provider_mwaa_dr.exceptions import MwaaAccessError, MwaaUnreachableError
 from airflow_provider_mwaa_dr.testing import ManualClock
+
+
+def test_the_nearest_region_is_named_for_an_unknown_one() -> None:
+    """Regions of all partitions are known."""
+    assert unknown_region_advice(["us-east-2", "cn-north-1"]) == ""
+    assert "us-east-2" in unknown_region_advice(["us-esat-2"])
+    assert "Known are af-south-1" in unknown_region_advice(["moon"])
 
 
 def test_retry_ends_with_the_first_answer() -> None:

@@ -111,6 +111,33 @@ def test_a_missing_package_names_the_extra(mwaa_dr: Shell, package: str) -> None
     assert error["advice"] == "Install it: pip install mwaa-dr-cli."
 
 
+@pytest.mark.parametrize(
+    ("words", "message", "advice"),
+    [
+        (("failover", "us-east-1", "--reasn", "x"), "Unknown option --reasn.", "Did you mean --reason? "),
+        (("failover", "us-east-1", "--reasn=x"), "Unknown option --reasn.", "Did you mean --reason? "),
+        (("status", "--jsn"), "Unknown option --jsn.", "Did you mean --json? "),
+        (("status", "--zzz"), "Unknown option --zzz.", "See mwaa-dr status --help."),
+        (("sandbox", "up", "--airflw", "3.3.1"), "Unknown option --airflw.", "Did you mean --airflow? "),
+        (("--vesion",), "Unknown option --vesion.", "Did you mean --version? "),
+        (("chekc",), "'chekc' is no COMMAND.", "Did you mean check? Known are deploy, "),
+        (("failover", "us-east-1", "--mode", "gracefull"), "'gracefull' is no value of --mode.", "Did you mean grace"),
+    ],
+)
+def test_a_mistyped_word_names_the_nearest(mwaa_dr: Shell, words: tuple[str, ...], message: str, advice: str) -> None:
+    """Exit 2; with --json, a document."""
+    result = mwaa_dr(*words)
+    assert result.code == 2
+    assert f"mwaa-dr: {message} {advice}" in result.err
+
+
+def test_a_value_may_look_like_an_option(mwaa_dr: Shell) -> None:
+    """The word after an option that takes a value is not checked."""
+    assert mwaa_dr("history", "--table", "x").code == 0
+    assert "expected one argument" in mwaa_dr("history", "--table", "--no-table").err
+    assert mwaa_dr("failover", "us-east-2", "--reason=--yes is missing", "--yes").code == 0
+
+
 def test_debug_shows_where_it_broke(mwaa_dr: Shell) -> None:
     """With --debug, the traceback is on stderr only."""
     mwaa_dr.store = FailingStore(RuntimeError("a bug"))

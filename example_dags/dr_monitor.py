@@ -9,7 +9,8 @@ region is healthy (task ``loss``). An environment in an update or in maintenance
 table that does not answer and a failover in progress count as unknown, not as failed.
 
 The DAG also reports values of the state table that cannot be used. It reports a state item that names no active region
-immediately, because there is no region to poll then. It reports items that cannot be read once an hour.
+immediately, because there is no region to poll then. It reports items that cannot be read once an hour. It reports a
+failover that is halted for longer than its caller allowed, and never continues it, cancels it or starts another one.
 
 After a loss the Variable ``dr_monitor_mode``, read at that moment, decides:
 
@@ -104,6 +105,7 @@ with DAG(
         timeout=timedelta(days=365).total_seconds(),
         on_success_callback=notifiers(
             f"MWAA DR: {{% if {SUSPECTED} %}}the active region may be failing"
+            f"{{% elif {SUSPICION}.get('is_halted') %}}a failover does not continue"
             "{% else %}stored values cannot be used{% endif %}",
             f"{{% if {SUSPECTED} %}}{result_of('suspicion', 'text')}. {{% if not {SUSPICION}.get('is_certain') %}}"
             f"The DAG acts only if this lasts for {RESTART_S:.0f} s, because schedulers may be restarting. "

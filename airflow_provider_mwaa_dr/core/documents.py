@@ -174,6 +174,7 @@ def diagnosis_document(diagnosis: Diagnosis) -> dict[str, Any]:
             for reading in diagnosis.readings
         ],
         "problems": list(diagnosis.problems),
+        "is_halted": diagnosis.is_halted,
     }
 
 

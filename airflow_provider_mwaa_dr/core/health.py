@@ -18,10 +18,11 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from airflow_provider_mwaa_dr.core.environments import active_state
+from airflow_provider_mwaa_dr.core.overdue_halt import overdue_halt
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, EnvironmentStatus, FailoverRecord, StateStore
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.signs_of_life import SignOfLife, SignsOfLife
-from airflow_provider_mwaa_dr.core.state import Phase
+from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.exceptions import (
     MwaaError,
     MwaaRequestError,
@@ -109,8 +110,9 @@ class Diagnosis:
     :param standbys: the other regions of the set, sorted.
     :param readings: the readings of the polled signals.
     :param lasting_s: seconds for which the health must have been the same before it is certain.
-    :param problems: values and items of the tables that cannot be used, a sentence or two each. Unreadable items are
-        only searched for at an interval.
+    :param problems: values and items of the tables that cannot be used, and a failover that no caller continues, a few
+        sentences each. Unreadable items are only searched for at an interval.
+    :param is_halted: the problem is a failover that has been halted for longer than its caller allowed.
     """
 
     region: str | None
@@ -120,6 +122,7 @@ class Diagnosis:
     readings: tuple[Reading, ...] = ()
     lasting_s: float = 0.0
     problems: tuple[str, ...] = ()
+    is_halted: bool = False
 
     def __str__(self) -> str:
         readings = "; ".join(map(str, self.readings))
@@ -263,6 +266,9 @@ class HealthWatch:
         self._gaps: dict[str, set[str]] = {}
         self._answered = set() if answered is None else {answered}
         """The regions whose MWAA service has reported that no change of the environment is in progress."""
+        self._version: int | None = None
+        self._version_since = 0.0
+        """When this process first read this version of the state."""
         self._busy_at: dict[str, float] = {}
         """When the service last reported that it was changing a region's environment, until its agents are back."""
         self._environment: Environment | None
@@ -286,7 +292,9 @@ class HealthWatch:
             return self._unknown(None, f"the active region is unknown: {error.message}")
         region = state.active_region
         if state.phase is not Phase.STEADY:
-            return self._unknown(region, f"a failover is in progress ({state.phase.value})")
+            overdue = overdue_halt(state, self._unchanged_s(state))
+            found = self._unknown(region, f"a failover is in progress ({state.phase.value})")
+            return found if overdue is None else replace(found, problems=(overdue,), is_halted=True)
         if self._stands_in(region):
             return self._unknown(region, "the monitor runs in this environment, so it cannot detect its failure")
         if region not in self._names:
@@ -304,6 +312,13 @@ class HealthWatch:
             # Perhaps an update began before this process could read it.
             lost_s=0.0 if region in self._answered else UPDATE_S,
         )
+
+    def _unchanged_s(self, state: DRState) -> float:
+        """Return for how long the state has had its version, as far as this process has observed it."""
+        now = self._clock.monotonic()
+        if state.version != self._version:
+            self._version, self._version_since = state.version, now
+        return now - self._version_since
 
     def _readings(self, region: str) -> Sequence[Reading]:
         environment = self._environment = self._environment or self._open_environment(region)

@@ -31,12 +31,14 @@ class EnvironmentHealthSensor(AwsBaseSensor):
     in progress. If a heartbeat is new, a missing answer is not a failure.
 
     The return value, also in XCom, is ``{"region", "health", "why", "text" (all of it in a sentence),
-    "standbys": [region …], "signals": [{"signal", "health", "why"} …], "problems": [text …], "is_certain" (the health
-    lasted for long enough, and not only for one poll)}``. Each poll reads which region is active.
+    "standbys": [region …], "signals": [{"signal", "health", "why"} …], "problems": [text …], "is_halted" (a problem is
+    a failover that is halted for too long), "is_certain" (the health lasted for long enough, and not only for one
+    poll)}``. Each poll reads which region is active.
 
-    With *problem_interval* the sensor also ends, in any health, when a value of the state table cannot be used.
-    ``problems`` has the value, and what to do. The first poll reports a state item that names no active region. Items
-    that cannot be read are reported once per interval.
+    With *problem_interval* the sensor also ends, in any health, when a value of the state table cannot be used, or when
+    a failover has been halted at *drained* for longer than its caller allowed. ``problems`` says what was found, and
+    what to do. The first poll reports a state item that names no active region. Items that cannot be read are reported
+    once per interval.
 
     :param until: health to wait for, ``failed`` or ``healthy``.
     :param strikes: the health must last for the usual time of so many polls. With 1, the first poll is enough, also

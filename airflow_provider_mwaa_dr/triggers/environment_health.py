@@ -25,8 +25,8 @@ class EnvironmentHealthTrigger(PollingTrigger):
     The event is ``{"status": "success", "diagnosis"}``, or ``{"status": "error", "message", "is_worth_a_retry"}`` when
     polling cannot succeed. The time is in memory: it starts at zero after a restart of the triggerer.
 
-    With *problem_interval* it also fires when values or items of the state table cannot be used. The diagnosis then has
-    ``problems``, and its health can be any.
+    With *problem_interval* it also fires when values or items of the state table cannot be used, and when a failover
+    has been halted for too long. The diagnosis then has ``problems``, and its health can be any.
 
     :param until: the healths to wait for, ``failed``, ``healthy`` or both.
     :param strikes: the health must last for the usual time of so many polls; with 1, the first poll is enough.

@@ -314,6 +314,15 @@ def test_the_monitor_reports_unusable_values(monkeypatch: pytest.MonkeyPatch) ->
     assert "Item A: found 1." in rendered(notifier.message, **both)
 
 
+def test_the_monitor_reports_a_halt_that_no_caller_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says what to do, and the health does not lead to a failover."""
+    monkeypatch.setenv("AIRFLOW__DR__NOTIFICATION_TOPIC", "arn:aws:sns:us-west-2:123456789012:mwaa-dr")
+    (notifier,) = dag_in("dr_monitor.py").get_task("suspicion").on_success_callback
+    found = {"health": "unknown", "problems": ["Failover p has not continued."], "is_halted": True}
+    assert rendered(notifier.subject, **found) == "MWAA DR: a failover does not continue"
+    assert rendered(notifier.message, **found) == "Failover p has not continued."
+
+
 def test_the_form_offers_the_regions_that_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     """With ``[dr] environments`` set, a user does not have to type a region."""
     monkeypatch.setenv("AIRFLOW__DR__ENVIRONMENTS", "us-east-2=ohio,us-east-1=virginia")

@@ -26,7 +26,7 @@ from airflow_provider_mwaa_dr.core.health import (
 )
 from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
-from airflow_provider_mwaa_dr.core.state import Mode, Plan
+from airflow_provider_mwaa_dr.core.state import Mode, Plan, Stage
 from airflow_provider_mwaa_dr.exceptions import (
     MwaaAccessError,
     MwaaThrottledError,
@@ -245,7 +245,7 @@ def test_the_document_of_a_diagnosis_has_each_signal_with_its_reason(world: Worl
         ("environment", "failed"), ("agent", "failed")
     ]  # fmt: skip
     assert all(each["why"] in document["text"] for each in document["signals"])
-    assert document["problems"] == []
+    assert (document["problems"], document["is_halted"]) == ([], False)
 
 
 def test_missing_rights_are_raised(world: World) -> None:
@@ -268,6 +268,36 @@ def test_the_health_is_unknown_while_a_failover_is_in_progress(world: World) -> 
     world.store.write(transitions.claim(world.state, plan, at=world.clock.now()), expected_version=world.state.version)
     lose(world)
     assert {found.health for found in polls(world, watch(world), 5)} == {Health.UNKNOWN}
+
+
+def test_a_halt_that_no_caller_continues_is_a_problem_and_no_failure(world: World) -> None:
+    """It is reported when it has lasted for longer than allowed, as far as this process has observed. Nothing else."""
+    world.fail_over(until=Stage.DRAINED, hold_s=6 * POLL_S)
+    lose(world)
+    found = polls(world, watch(world), 9)
+    assert {each.health for each in found} == {Health.UNKNOWN}
+    assert [each.is_halted for each in found] == [False] * 7 + [True] * 2
+    (problem,) = found[-1].problems
+    assert "has not continued to the next stage for 80 s, and 60 s were allowed. No region executes" in problem
+    assert f"continue: mwaa-dr failover {B} --reason TEXT. Or cancel: mwaa-dr failover {A} --reason TEXT" in problem
+    assert not any(each.problems for each in found[:7])
+    assert diagnosis_document(found[-1])["is_halted"] is True
+
+    at = watch(world)
+    polls(world, at, 6)
+    world.fail_over(until=Stage.PROMOTED, hold_s=POLL_S)
+    assert not any(each.problems for each in polls(world, at, 9)), "the target's agent finishes it"
+
+
+def test_a_halt_that_changes_is_not_overdue(world: World) -> None:
+    """The time counts from the last write."""
+    world.fail_over(until=Stage.DRAINED, hold_s=3 * POLL_S)
+    at = watch(world)
+    for _ in range(4):
+        assert not any(each.problems for each in polls(world, at, 3))
+        world.store.write(
+            replace(world.state, version=world.state.version + 1), expected_version=world.state.version
+        )  # fmt: skip
 
 
 def test_an_airflow_does_not_watch_its_own_region(world: World) -> None:

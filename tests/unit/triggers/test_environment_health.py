@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.state import Stage
 from airflow_provider_mwaa_dr.exceptions import StateAccessError
 from tests.unit.core.dr_set import World
 from tests.unit.operators.conftest import with_hook
@@ -90,6 +91,18 @@ def test_an_unusable_value_ends_the_sensor_if_problem_interval_is_set(dr_set: Wo
     done = sensor_on(dr_set, problem_interval=120.0).poke({})
     assert (done.is_done, done.xcom_value["health"]) == (True, "unknown")
     assert "us-est-2" in done.xcom_value["problems"][0]
+
+
+def test_a_halt_that_no_caller_continues_ends_only_a_sensor_with_problem_interval(dr_set: World) -> None:
+    """The second sensor of dr_monitor does not end: it neither reports a failure nor a healthy region."""
+    dr_set.fail_over("us-east-1", until=Stage.DRAINED, hold_s=60)
+    with_interval, other = sensor_on(dr_set, problem_interval=9000.0), sensor_on(dr_set, skip_if_healthy=True)
+    lose(dr_set)
+    assert poke(with_interval, dr_set, 3) == [False] * 3
+    done = with_interval.poke({})
+    assert (done.is_done, done.xcom_value["health"], done.xcom_value["is_halted"]) == (True, "unknown", True)
+    assert json.loads(json.dumps(done.xcom_value)) == done.xcom_value
+    assert poke(other, dr_set, 9) == [False] * 9
 
 
 def test_an_event_of_an_earlier_version_has_no_problems(dr_set: World) -> None:

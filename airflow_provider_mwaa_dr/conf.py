@@ -17,14 +17,15 @@ def load() -> DRConfig:
     """
     Return the settings: the user's values in Airflow's configuration, else ``DR_<NAME>`` from the environment.
 
-    Never raises for a wrong value; ``problems`` of the returned settings names each wrong value. The region falls back
+    Never raises for a wrong value; ``problems`` of the returned settings names each wrong value. The site falls back
     to ``AWS_REGION``, which MWAA sets, then to ``AWS_DEFAULT_REGION``. The result also has the environment's name and
     region that MWAA sets; ``core/identity.py`` compares them with the settings.
     """
     raw = environment_texts(os.environ)
     for option in OPTIONS:
-        found = (_configured(name, default=option.default) for name in (option.name, *option.aliases))
-        raw[option.name] = next((text for text in found if text is not None and text.strip()), raw[option.name])
+        names = (option.name, *option.aliases)
+        configured = option.text({name: _configured(name, default=option.default) for name in names})
+        raw[option.name] = raw[option.name] if configured is None else configured
     return replace(
         parse_config(raw),
         environment=os.environ.get("AIRFLOW_ENV_NAME", "").strip(),

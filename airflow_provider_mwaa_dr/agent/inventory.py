@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import CONTROL, KEYED, DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import INVENTORIES, Clock, StateStore
+from airflow_provider_mwaa_dr.core.sites import Sites
 
 log = get_logger(__name__)
 
@@ -187,7 +188,7 @@ def installed_packages() -> Mapping[str, str]:
 
 def option_texts(config: DRConfig) -> Mapping[str, str]:
     """Return the options in effect, as texts that are equal in two regions if the options are."""
-    return {option.name: _text(getattr(config, option.name)) for option in OPTIONS if option.is_setting}
+    return {option.field: _text(getattr(config, option.field)) for option in OPTIONS if option.is_setting}
 
 
 def _text(value: object) -> str:
@@ -196,7 +197,7 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):
-        return ",".join(f"{name}={each}" for name, each in sorted(value.items()))
+        return str(Sites.of(value).sorted())
     if isinstance(value, (frozenset, tuple)):
         return ",".join(sorted(map(str, value)))
     return str(value)

@@ -89,7 +89,7 @@ def build_parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
         prog="mwaa-dr",
         description="Disaster recovery for Amazon MWAA: fail over between two environments in two regions.",
         epilog="Settings: options, before the environment variables DR_STATE_TABLE, DR_STATE_TABLE_REGION, "
-        "DR_ENVIRONMENTS=REGION=NAME,REGION=NAME and those of boto3, before a profile in ~/.config/mwaa-dr.toml."
+        "DR_ENVIRONMENTS=SITE=NAME[@REGION],... and those of boto3, before a profile in ~/.config/mwaa-dr.toml."
         " Exit codes: 0 success, also when "
         "nothing had to change; 1 failure; 2 wrong usage; 3 refused.",
     )

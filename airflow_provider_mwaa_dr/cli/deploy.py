@@ -16,6 +16,7 @@ from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.config import DRConfig, TableConsistency
 from airflow_provider_mwaa_dr.core.documents import iso
 from airflow_provider_mwaa_dr.core.ports import StateStore
+from airflow_provider_mwaa_dr.core.sites import EXAMPLES
 from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _deployment(session: CliSession) -> Deployment:
         raise ConfigError(
             "The environments of the DR set are not named.",
             option="environments",
-            advice="Set DR_ENVIRONMENTS, for example us-east-2=NAME,us-east-1=NAME.",
+            advice=f"Set DR_ENVIRONMENTS, for example {EXAMPLES}.",
         )
     return Deployment(
         Aws(session.clock, runtime.boto3_session),

@@ -16,6 +16,7 @@ from airflow_provider_mwaa_dr.core.initialization import (
     plan_initialization,
 )
 from airflow_provider_mwaa_dr.core.ports import RunInfo
+from airflow_provider_mwaa_dr.core.sites import EXAMPLES, Site, Sites
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, TableNotFoundError
 
 
@@ -45,7 +46,7 @@ def run(session: CliSession) -> None:
         raise ConfigError(
             "The environments of the DR set are not named.",
             option="environments",
-            advice="Set DR_ENVIRONMENTS, for example us-east-2=NAME,us-east-1=NAME.",
+            advice=f"Set DR_ENVIRONMENTS, for example {EXAMPLES}.",
         )
     if args.above_every_epoch and args.active is None:
         raise ConfigError(
@@ -151,9 +152,9 @@ def _what_it_means(session: CliSession, plan: Initialization) -> Iterator[str]:
 def what_closes(runtime: Runtime, environments: Mapping[str, str], active_region: str) -> Iterator[str]:
     """Yield the effect of a first state on the open runs of the regions that become standby."""
     standby = {
-        region: partial(_running_runs, runtime, region, name)
-        for region, name in environments.items()
-        if region != active_region
+        site.id: partial(_running_runs, runtime, site)
+        for site in Sites.of(environments).all
+        if site.id != active_region
     }
     for region, runs in sorted(ParallelQueries(standby, runtime.clock).collect().items()):
         yield (
@@ -166,5 +167,5 @@ def what_closes(runtime: Runtime, environments: Mapping[str, str], active_region
             yield from (f"  {run}" for run in runs)
 
 
-def _running_runs(runtime: Runtime, region: str, name: str) -> Sequence[RunInfo]:
-    return runtime.make_environment(region, name).running_runs()
+def _running_runs(runtime: Runtime, site: Site) -> Sequence[RunInfo]:
+    return runtime.make_environment(site).running_runs()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, RunsStore, StateStore, Tables
+from airflow_provider_mwaa_dr.core.sites import Site
 from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Runtime:
 
     :param who: user and machine, for the audit trail.
     :param make_store: opens the state table of a configuration.
-    :param make_environment: opens an MWAA environment, given its region and name.
+    :param make_environment: opens the MWAA environment of a site.
     :param make_runs: opens the ledger of a configuration; returns None if no runs table is set.
     :param make_tables: opens the descriptions of a configuration's tables.
     :param try_requirements: tries a requirements.txt with pip, given *environ*, an Airflow version and plugins.zip.
@@ -61,7 +62,7 @@ class Runtime:
     clock: Clock
     who: str
     make_store: Callable[[DRConfig], StateStore]
-    make_environment: Callable[[str, str], Environment]
+    make_environment: Callable[[Site], Environment]
     make_tables: Callable[[DRConfig], Tables] = _dynamodb_tables
     make_runs: Callable[[DRConfig], RunsStore | None] = _dynamodb_runs
     try_requirements: Callable[[Mapping[str, str], str, bytes, bytes | None], str] = _try_requirements
@@ -96,10 +97,10 @@ def system_runtime(who: str | None = None) -> Runtime:
 
         return open_state_store(config, clock=clock)
 
-    def make_environment(region: str, name: str) -> Environment:
+    def make_environment(site: Site) -> Environment:
         from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment  # noqa: PLC0415
 
-        return MwaaEnvironment(region, name, clock=clock)
+        return MwaaEnvironment(site.id, site.environment, aws_region=site.aws_region, clock=clock)
 
     return Runtime(
         environ=os.environ,

@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.cli.settings_file import did_you_mean, with_settin
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, StateStore
+from airflow_provider_mwaa_dr.core.sites import Sites
 from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class CliSession:
         return self.runtime.make_store(self.config)
 
     @cached_property
-    def names(self) -> Mapping[str, str]:
-        """Environment name by region. :raises ConfigError: none is known."""
+    def names(self) -> Sites:
+        """The sites of the DR set. :raises ConfigError: none is known."""
         return environment_names(self.store, self.config.environments)
 
     def region(self, region: str) -> str:
@@ -74,7 +75,7 @@ class CliSession:
 
     def environment(self, region: str) -> Environment:
         """Return the environment of *region*."""
-        return self.runtime.make_environment(region, self.names[self.region(region)])
+        return self.runtime.make_environment(self.names.site(self.region(region)))
 
     def environments(self) -> Mapping[str, Environment]:
         """Return all environments by region."""

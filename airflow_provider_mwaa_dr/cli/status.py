@@ -12,6 +12,7 @@ from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.cli.status_text import status_text
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
+from airflow_provider_mwaa_dr.core.sites import Site, Sites
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.core.status import WatchedAgent, read_regions, status_document
 from airflow_provider_mwaa_dr.core.timing import Timing
@@ -30,7 +31,7 @@ def run(session: CliSession) -> None:
     why = why_unknown(state, registered, region="REGION")
     names = _names(session, state, registered)
     asked = ParallelQueries(
-        {region: partial(_environment_status, session.runtime, region, name) for region, name in names.items() if name},
+        {site.id: partial(_environment_status, session.runtime, site) for site in names.all if site.environment},
         session.clock,
     )
     read = read_regions(session.store, session.clock, session.config, state=state, why=why, regions=names)
@@ -52,7 +53,7 @@ def run(session: CliSession) -> None:
         for item in unreadable:
             more += [session.console.alarm(f"! {visible(str(item))}"), f"    {visible(item.advice)}"]
     # A line break in a reason must not look like a line of this command.
-    shown, shown_names = visible_document(document), visible_document(names)
+    shown, shown_names = visible_document(document), visible_document(dict(names))
     text = status_text(shown, shown_names, Timing.from_config(session.config), session.console)
     session.console.result(document, "\n".join([text, *more]))
 
@@ -97,16 +98,18 @@ def _kind(mode: str | None) -> str:
     return "strong consistency" if mode is None else f"eventual consistency ({mode})"
 
 
-def _names(session: CliSession, state: DRState, registered: Collection[str]) -> Mapping[str, str]:
-    """Return the environment names by region; status also works if no environment is known."""
+def _names(session: CliSession, state: DRState, registered: Collection[str]) -> Sites:
+    """Return the sites; status also works if no environment is known."""
     try:
-        names = dict(session.names)
+        sites = session.names
     except ConfigError:
-        names = {}
-    # Before an agent or init has registered a region, only the state names one.
-    active = {state.active_region: ""} if not registered or state.active_region in registered else {}
-    return dict(sorted({**active, **names}.items()))
+        sites = Sites()
+    active = state.active_region
+    # Before an agent or init has registered a site, only the state names one.
+    if active not in sites and (not registered or active in registered):
+        sites = Sites([*sites.all, Site(id=active, environment="", aws_region=active)])
+    return sites.sorted()
 
 
-def _environment_status(runtime: Runtime, region: str, name: str) -> str:
-    return runtime.make_environment(region, name).status().value
+def _environment_status(runtime: Runtime, site: Site) -> str:
+    return runtime.make_environment(site).status().value

@@ -12,6 +12,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from airflow_provider_mwaa_dr.core.sites import (
+    PAIRS,
+    Sites,
+    SitesContradictionError,
+    SitesError,
+    parse_site_id,
+    parse_sites,
+)
+
 SECTION = "dr"
 CONTROL_TAG = "dr:control"
 """DAGs with this tag are exempt: never held, skipped, paused or unpaused by the provider."""
@@ -59,9 +68,9 @@ class DRConfig:
     """
     The parsed settings of one process. The fields have the names of the options, with units.
 
-    :param region: the region of this process. If empty, the region is unknown, and everything is held.
+    :param region: the id of the site of this process, ``[dr] site``. If empty, it is unknown, and everything is held.
     :param state_table_replicas: regions of the state table's copies, in any order; each reader starts with its own.
-    :param environments: MWAA environment name by region.
+    :param environments: MWAA environment name by site; :attr:`sites` also has their AWS regions.
     :param problems: one sentence for each wrong value; the default is used instead.
     :param contradiction: why the settings contradict each other about the environments, so that everything is held;
         empty if they do not.
@@ -98,11 +107,22 @@ class DRConfig:
     aws_region: str = ""
 
     @property
+    def sites(self) -> Sites:
+        """The sites of the DR set; none if no environments are set."""
+        return Sites.of(self.environments)
+
+    @property
+    def own_aws_region(self) -> str:
+        """The AWS region of this process: that of its site, or else ``AWS_REGION``; empty if it is unknown."""
+        return self.sites.aws_region_of(self.region) or self.aws_region
+
+    @property
     def replicas(self) -> tuple[str, ...]:
-        """Regions in which the state table can be read, without duplicates, this process's own first."""
+        """AWS regions in which the state table can be read, without duplicates, this process's own first."""
         known = dict.fromkeys((self.state_table_region, *self.state_table_replicas))
-        ordered = sorted((region for region in known if region), key=lambda region: region != self.region)
-        return tuple(ordered) or ((self.region,) if self.region else ())
+        own = self.own_aws_region
+        ordered = sorted((region for region in known if region), key=lambda region: region != own)
+        return tuple(ordered) or ((own,) if own else ())
 
     @property
     def eventual_mode(self) -> Eventual | None:
@@ -124,6 +144,7 @@ class Option(Generic[T]):
     :param parse: turns a text into the value; raises ValueError.
     :param aliases: other names of the same setting, including those of the AWS sample.
     :param is_setting: whether DRConfig has a field of this name. False: the value is only checked; no code uses it.
+    :param stored_as: the field of DRConfig, if it has another name.
     """
 
     name: str
@@ -136,6 +157,23 @@ class Option(Generic[T]):
     version_added: str = "0.1.0"
     aliases: tuple[str, ...] = ()
     is_setting: bool = True
+    stored_as: str = ""
+
+    @property
+    def field(self) -> str:
+        """The field of DRConfig with the value."""
+        return self.stored_as or self.name
+
+    def text(self, raw: Mapping[str, str | None]) -> str | None:
+        """
+        Return the text of the option, given texts by name and alias; None if all of them are missing or blank.
+
+        The first name wins. Different ids of the site are all returned, so that :attr:`parse` refuses them.
+        """
+        found = [text for name in (self.name, *self.aliases) if (text := raw.get(name)) is not None and text.strip()]
+        if self.parse is parse_site_id and found:
+            return ",".join(dict.fromkeys(map(str.strip, found)))
+        return next(iter(found), None)
 
 
 def _boolean(text: str) -> bool:
@@ -159,21 +197,6 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _environments(text: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for part in _names(text):
-        region, separator, name = (piece.strip() for piece in part.partition("="))
-        if not (separator and region and name):
-            raise ValueError(part)
-        if pairs.setdefault(region, name) != name:
-            raise _ContradictionError(f"names two environments for {region}: {pairs[region]} and {name}")
-    return pairs
-
-
-class _ContradictionError(ValueError):
-    """A value that contradicts itself, so that the default must not replace it."""
 
 
 def _source(text: str) -> str:
@@ -277,11 +300,12 @@ OPTIONS: tuple[Option[Any], ...] = (
         name="environments",
         type="string",
         default="",
-        allowed="REGION=NAME pairs separated by commas",
-        parse=_environments,
+        allowed=PAIRS,
+        parse=parse_sites,
         example="us-east-2=etl-primary,us-east-1=etl-secondary",
-        description="The MWAA environments of the DR set. Unset: the registry that mwaa-dr init wrote, and agents "
-        "compare no values of variables, connections and pools.",
+        description="The two MWAA environments of the DR set. SITE is the environment's region, or a name if both are "
+        "in one region, with the region after the @. Unset: the registry that mwaa-dr init wrote, and agents compare "
+        "no values of variables, connections and pools.",
     ),
     Option(
         name="runs_table",
@@ -293,13 +317,16 @@ OPTIONS: tuple[Option[Any], ...] = (
         description="DynamoDB table for the ledger of runs. Unset: no region resumes another region's runs.",
     ),
     Option(
-        name="region",
+        name="site",
         type="string",
         default="",
-        allowed="AWS region names",
-        parse=str.strip,
+        allowed="ids of a site in environments",
+        parse=parse_site_id,
         example="us-east-1",
-        description="The region of this Airflow. Unset: AWS_REGION, which MWAA sets.",
+        aliases=("region",),
+        description="The site of this Airflow. Unset: AWS_REGION, which MWAA sets. The alias region has the same "
+        "meaning.",
+        stored_as="region",
     ),
     Option(
         name="notification_topic",
@@ -441,24 +468,26 @@ def parse_config(raw: Mapping[str, str | None]) -> DRConfig:
     Parse the texts of options by name. Never raises: ``problems`` lists each wrong value, and its default is used.
 
     There are two exceptions to the default. An ``enabled`` that is neither true nor false counts as true: the opposite
-    mistake, a standby that runs everything, is worse. An ``environments`` with two names for one region sets
-    ``contradiction``, which holds everything.
+    mistake, a standby that runs everything, is worse. Sites that contradict each other set ``contradiction``, which
+    holds everything.
 
-    :param raw: None and blank text mean unset; unknown names are ignored.
+    :param raw: texts by name or alias of the option. None and blank text mean unset; unknown names are ignored.
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
     contradiction = ""
     for option in OPTIONS:
-        text = raw.get(option.name)
-        if text is None or not text.strip():
+        text = option.text(raw)
+        if text is None:
             text = option.default
         try:
             values[option.name] = option.parse(text)
-        except _ContradictionError as error:
+        except SitesError as error:
             values[option.name] = option.parse(option.default)
-            contradiction = f"[{SECTION}] {option.name} = {text!r} {error}; name one"
-            problems.append(f"{contradiction}.")
+            problem = f"[{SECTION}] {option.name} = {text!r} {error}"
+            problems.append(f"{problem}.")
+            if isinstance(error, SitesContradictionError):
+                contradiction = contradiction or problem
         except ValueError:
             values[option.name] = True if option.name == "enabled" else option.parse(option.default)
             used = "True" if option.name == "enabled" else option.default
@@ -466,9 +495,22 @@ def parse_config(raw: Mapping[str, str | None]) -> DRConfig:
                 f"[{SECTION}] {option.name} = {text!r} is not understood; allowed are {option.allowed}. "
                 + (f"{used} is used instead." if used else "It counts as unset.")
             )
+    if not contradiction and (contradiction := _sites_contradiction(values)):
+        problems.append(f"{contradiction}.")
     problems += _contradictions(values)
-    settings = {option.name: values[option.name] for option in OPTIONS if option.is_setting}
+    settings = {option.field: values[option.name] for option in OPTIONS if option.is_setting}
     return DRConfig(**settings, problems=tuple(problems), contradiction=contradiction)
+
+
+def _sites_contradiction(values: Mapping[str, Any]) -> str:
+    """Return why these sites cannot use this table; empty if they can."""
+    sites: Sites = values["environments"]
+    if sites.has_names and values["table_consistency"] is TableConsistency.EVENTUAL:
+        return (
+            f"[{SECTION}] table_consistency is eventual, and the sites {' and '.join(sites)} have names: a copy of the "
+            "table belongs to a region, so use the regions as ids in environments, or a table with strong consistency"
+        )
+    return ""
 
 
 def _contradictions(values: Mapping[str, Any]) -> Sequence[str]:
@@ -517,11 +559,12 @@ def environment_texts(environ: Mapping[str, str]) -> dict[str, str | None]:
     """
     Return the texts of all options from the variables ``DR_<NAME>``, for :func:`parse_config`.
 
-    The region falls back to ``AWS_REGION``, which MWAA sets, then to ``AWS_DEFAULT_REGION``.
+    The site falls back to ``AWS_REGION``, which MWAA sets, then to ``AWS_DEFAULT_REGION``.
     """
-    names = {option.name: [f"DR_{name.upper()}" for name in (option.name, *option.aliases)] for option in OPTIONS}
-    names["region"] += ["AWS_REGION", "AWS_DEFAULT_REGION"]
-    return {
-        option: next((environ[name] for name in variables if environ.get(name, "").strip()), None)
-        for option, variables in names.items()
+    texts = {
+        option.name: option.text({name: environ.get(f"DR_{name.upper()}") for name in (option.name, *option.aliases)})
+        for option in OPTIONS
     }
+    fallbacks = (environ.get(name, "") for name in ("AWS_REGION", "AWS_DEFAULT_REGION"))
+    texts["site"] = texts["site"] or next((text for text in fallbacks if text.strip()), None)
+    return texts

@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from airflow_provider_mwaa_dr.core.ports import StateStore
+from airflow_provider_mwaa_dr.core.sites import PAIRS, Site, Sites
 from airflow_provider_mwaa_dr.core.state import DRState, may_be_region, why_unknown
 from airflow_provider_mwaa_dr.exceptions import ConfigError, UnusableStateError
 
 
-def environment_names(store: StateStore, configured: Mapping[str, str]) -> Mapping[str, str]:
+def environment_names(store: StateStore, configured: Mapping[str, str]) -> Sites:
     """
-    Return environment name by region: from the settings, or else from the registry in the state table.
+    Return the sites of the DR set, sorted by id: from the settings, or else from the registry in the state table.
 
     :raises ConfigError: both are empty.
     """
-    names = configured or {region: found.environment for region, found in store.registrations().items()}
-    if not names:
+    sites = Sites.of(configured) or Sites(
+        Site(id=site, environment=found.environment, aws_region=found.aws_region or site)
+        for site, found in store.registrations().items()
+    )
+    if not sites:
         raise ConfigError(
             "The environments of the DR set are unknown: none are configured, and the registry is empty.",
             option="environments",
-            advice="Set DR_ENVIRONMENTS to REGION=NAME pairs separated by commas, and run mwaa-dr init.",
+            advice=f"Set DR_ENVIRONMENTS to {PAIRS}, and run mwaa-dr init.",
         )
-    return dict(sorted(names.items()))
+    return sites.sorted()
 
 
 def known_region(region: str, names: Collection[str]) -> str:

@@ -188,7 +188,7 @@ def decide(
     if exempt:
         return Decision(Action.RUN, "exempt", role)
     if not region:
-        return Decision(Action.HOLD, "held: this Airflow does not know its region; set [dr] region or AWS_REGION", role)
+        return Decision(Action.HOLD, "held: this Airflow does not know its region; set [dr] site or AWS_REGION", role)
     if view is None:
         return Decision(Action.HOLD, f"held: {region} has not read the state table yet", role)
     if view.problem is not None:

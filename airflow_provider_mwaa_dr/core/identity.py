@@ -1,34 +1,37 @@
 """
-Whether this Airflow is the environment of the region that it claims.
+Whether this Airflow is the environment of the site that it claims.
 
-``[dr] region`` is a setting, which is wrong if it was copied from another environment. MWAA itself sets ``AWS_REGION``
-and ``AIRFLOW_ENV_NAME``, and ``mwaa-dr init`` registers the name of each region's environment. If these contradict the
-setting, the environment holds everything, and does not write the region's items.
+``[dr] site`` is a setting, which is wrong if it was copied from another environment. MWAA itself sets ``AWS_REGION``
+and ``AIRFLOW_ENV_NAME``, and ``mwaa-dr init`` registers the environment of each site. If these contradict the setting,
+the environment holds everything, and does not write the site's items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, IdentityClaim, Observation
+from airflow_provider_mwaa_dr.core.sites import Sites, is_aws_region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """
-    The region that an Airflow claims, and the facts from MWAA.
+    The site that an Airflow claims, and the facts from MWAA.
 
-    :param region: the claimed region of the DR set: ``[dr] region``.
+    :param region: the claimed site of the DR set: ``[dr] site``.
     :param environment: ``AIRFLOW_ENV_NAME``; empty outside MWAA.
     :param aws_region: ``AWS_REGION``; empty if it is not set.
-    :param contradiction: why the settings name two environments for one region; empty if they do not.
+    :param sites: the sites in the settings; none if no environments are set.
+    :param contradiction: why the settings name two environments for one site; empty if they do not.
     """
 
     region: str
     environment: str = ""
     aws_region: str = ""
+    sites: Sites = field(default_factory=Sites)
     contradiction: str = ""
 
     @classmethod
@@ -38,8 +41,14 @@ class Identity:
             region=config.region,
             environment=config.environment,
             aws_region=config.aws_region,
+            sites=config.sites,
             contradiction=config.contradiction,
         )
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Name and AWS region of the environment, from MWAA."""
+        return self.environment, self.aws_region
 
     @property
     def label(self) -> str:
@@ -50,11 +59,6 @@ class Identity:
 def label(environment: str, aws_region: str) -> str:
     """Return the name of an environment in messages."""
     return f"{environment or 'an environment without a name'} ({aws_region})"
-
-
-def aws_region_of(region: str) -> str:
-    """Return the AWS region of *region*, which is an id in the DR set."""
-    return region
 
 
 def needs_rival_watch(identity: Identity, observation: Observation) -> bool:
@@ -68,7 +72,7 @@ def needs_rival_watch(identity: Identity, observation: Observation) -> bool:
 
 def identity_problem(identity: Identity, observation: Observation) -> str | None:
     """
-    Return why this Airflow cannot be the environment of the region that it claims; None if there is no contradiction.
+    Return why this Airflow cannot be the environment of the site that it claims; None if there is no contradiction.
 
     Gate and fence call this with the same kind of observation, so they get the same result.
 
@@ -78,25 +82,67 @@ def identity_problem(identity: Identity, observation: Observation) -> str | None
     region, name, registered = identity.region, identity.environment, observation.environment
     if identity.contradiction:
         return identity.contradiction
-    if identity.aws_region and identity.aws_region != aws_region_of(region):
-        return (
-            f"{identity.label} counts as {region} by [dr] region, but AWS_REGION is {identity.aws_region}; "
-            f"set [dr] region to {identity.aws_region}, or unset it"
-        )
+    if problem := _aws_region_problem(identity, observation):
+        return problem
     if name and registered:
         if name == registered:
             return None
         return (
             f"{identity.label} counts as {region}, but {registered} is registered as its environment; "
-            f"correct [dr] region in {name}, or, if {name} replaces {registered}, run mwaa-dr init with "
-            f"DR_ENVIRONMENTS={region}={name},..."
+            f"correct [dr] site in {name}, or, if {name} replaces {registered}, run mwaa-dr init with "
+            f"DR_ENVIRONMENTS={_pair(identity, name)},..."
         )
     if observation.disputed:
         return (
             f"{' and '.join(observation.disputed)} all count as {region}, and none of them is registered; "
-            f"run mwaa-dr init with DR_ENVIRONMENTS={region}=NAME,... and correct [dr] region in the others"
+            f"run mwaa-dr init with DR_ENVIRONMENTS={_pair(identity, 'NAME')},... and correct [dr] site in the others"
         )
     return None
+
+
+def _aws_region_problem(identity: Identity, observation: Observation) -> str | None:
+    """Return why the environment and its AWS region cannot be those of the site that it claims."""
+    site, sites, aws_region = identity.region, identity.sites, identity.aws_region
+    if not site:
+        return None  # Gate and fence hold everything for this reason alone.
+    if is_aws_region(site) and not sites.has_names:
+        if aws_region and aws_region != site:
+            return (
+                f"{identity.label} counts as {site} by [dr] site, but AWS_REGION is {aws_region}; "
+                f"set [dr] site to {aws_region}, or unset it"
+            )
+        return None
+    mine = next((each.id for each in sites.all if (each.environment, each.aws_region) == identity.place), None)
+    advice = f"set [dr] site to {mine}" if mine else "correct [dr] site, or [dr] environments"
+    if sites and site not in sites:
+        return (
+            f"{identity.label} counts as {site}, but the sites in [dr] environments are {' and '.join(sites)}; {advice}"
+        )
+    known = {sites.aws_region_of(site), observation.environment_region} - {""}
+    if not known:
+        return f"the AWS region of the site {site} is unknown; set [dr] environments, or run mwaa-dr init"
+    if len(known) > 1:
+        return (
+            f"the AWS region of the site {site} is {sites.aws_region_of(site)} in [dr] environments, but "
+            f"{observation.environment_region} in the registry; correct [dr] environments, or run mwaa-dr init"
+        )
+    if aws_region and {aws_region} != known:
+        return (
+            f"{identity.label} counts as {site} by [dr] site, but AWS_REGION is {aws_region}, and the region of "
+            f"{site} is {known.pop()}; {advice}"
+        )
+    if identity.environment and sites and sites[site] != identity.environment:
+        return (
+            f"{identity.label} counts as {site} by [dr] site, but the environment of {site} in [dr] environments is "
+            f"{sites[site]}; {advice}"
+        )
+    return None
+
+
+def _pair(identity: Identity, name: str) -> str:
+    """Return the pair in DR_ENVIRONMENTS that names *name* as the environment of the claimed site."""
+    site, aws_region = identity.region, identity.aws_region or "REGION"
+    return f"{site}={name}" if is_aws_region(site) else f"{site}={name}@{aws_region}"
 
 
 class RivalWatch:
@@ -154,9 +200,10 @@ class RivalWatch:
         name, aws_region = heartbeat.environment, heartbeat.aws_region
         if name is None or aws_region is None or heartbeat.region != self._identity.region:
             return False
-        if aws_region and aws_region != aws_region_of(heartbeat.region):
+        expected = self._identity.sites.aws_region_of(heartbeat.region) or self._identity.aws_region
+        if aws_region and aws_region != expected:
             return False  # That environment holds by itself: its AWS_REGION contradicts its setting.
-        return (name, aws_region) != (self._identity.environment, self._identity.aws_region)
+        return (name, aws_region) != self._identity.place
 
 
 class IdentityClaimWatch:

@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.ports import RECORDS, AgentStatus, Registration, RunsStore, StateStore
+from airflow_provider_mwaa_dr.core.sites import Site, Sites
 from airflow_provider_mwaa_dr.core.state import DRState, initial
 from airflow_provider_mwaa_dr.exceptions import (
     ConfigError,
@@ -69,7 +70,8 @@ def plan_initialization(
     :param environments: environment name by region, for every region of the DR set.
     :param accounts: known accounts by region; for other regions, the registry's account does not change.
     :raises ConfigError: *active_region* is missing, or *environments* does not contain it.
-    :raises RefusedError: another region is active: only a failover changes that.
+    :raises RefusedError: another region is active: only a failover changes that. Or an environment is registered under
+        another id.
     """
     if active_region is not None:
         known_region(active_region, environments)
@@ -174,15 +176,25 @@ def _ledger_epochs(runs: RunsStore, region: str) -> Sequence[int | None]:
 def _registry(
     store: StateStore, environments: Mapping[str, str], accounts: Mapping[str, str] | None
 ) -> Mapping[str, Any]:
-    """Return the missing parts of the registry, as fields of an :class:`Initialization`."""
-    known = store.registrations()
+    """
+    Return the missing parts of the registry, as fields of an :class:`Initialization`.
+
+    :raises RefusedError: an environment is registered under another id.
+    """
+    known, sites = store.registrations(), Sites.of(environments).sorted()
+    _require_one_id(sites, known)
     accounts = {region: found.account for region, found in known.items() if found.account} | dict(accounts or {})
     return {
         "registrations": tuple(
             registration
             for registration in (
-                Registration(region=region, environment=name, account=accounts.get(region))
-                for region, name in sorted(environments.items())
+                Registration(
+                    region=site.id,
+                    environment=site.environment,
+                    account=accounts.get(site.id),
+                    aws_region=site.aws_region if site.is_named else None,
+                )
+                for site in sites.all
             )
             if _differs(registration, known.get(registration.region))
         ),
@@ -194,9 +206,23 @@ def _registry(
     }
 
 
+def _require_one_id(sites: Sites, known: Mapping[str, Registration]) -> None:
+    """:raises RefusedError: one of *sites* is registered under another id."""
+    registered = {(found.environment, found.aws_region or other): other for other, found in known.items()}
+    for site in sites.all:
+        other = registered.get((site.environment, site.aws_region), site.id)
+        if other != site.id:
+            same = Site(id=other, environment=site.environment, aws_region=site.aws_region)
+            raise RefusedError(
+                f"The environment {site.environment} ({site.aws_region}) is registered as {other}, not as {site.id}. "
+                "Nothing was changed.",
+                advice=f"Keep its id: write {same} in DR_ENVIRONMENTS.",
+            )
+
+
 def _differs(wanted: Registration, known: Registration | None) -> bool:
     """Whether *wanted* must be written. A missing account alone is no reason: nothing depends on it."""
-    if known is None or known.environment != wanted.environment:
+    if known is None or (known.environment, known.aws_region) != (wanted.environment, wanted.aws_region):
         return True
     return known.account is not None and known.account != wanted.account
 

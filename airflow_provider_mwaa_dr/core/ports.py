@@ -34,6 +34,7 @@ class Observation:
     :param state: None if the table answered but has no state item.
     :param reconciled_epoch: of the region; None before its agent's first turn.
     :param environment: the environment that ``mwaa-dr init`` registered for the region; None if none is registered.
+    :param environment_region: the AWS region that is registered with it; empty if the site's id is its region.
     :param disputed: the environments that claim the region while no name is registered, as their agents found them.
     :param registered: the registered regions, as the region's item lists them; None if the item has no list.
     :param problems: values of the region's item that cannot be used, a sentence each.
@@ -43,6 +44,7 @@ class Observation:
     state: DRState | None
     reconciled_epoch: int | None
     environment: str | None = None
+    environment_region: str = ""
     disputed: tuple[str, ...] = ()
     registered: frozenset[str] | None = None
     problems: tuple[str, ...] = ()
@@ -418,11 +420,17 @@ class FenceLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """An environment of the DR set, item ``ENVIRONMENT#region``."""
+    """
+    An environment of the DR set, item ``ENVIRONMENT#region``.
+
+    :param region: id of the site.
+    :param aws_region: its AWS region; None if the id is the region.
+    """
 
     region: str
     environment: str
     account: str | None = None
+    aws_region: str | None = None
 
 
 IDENTITY_CLAIMS: ItemKind[IdentityClaim] = ItemKind(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, Observation, StateStore, Tables
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
+from airflow_provider_mwaa_dr.core.sites import Site, Sites
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, StaleStateError, StateNotFoundError
 
@@ -41,7 +42,7 @@ class DRStateHook(AwsBaseHook):
         certificate from the connection: they belong to the DR set.
     :param dr_config: settings to use instead of Airflow's; for tests.
     :param store: state table to use instead of DynamoDB; for tests, see :mod:`airflow_provider_mwaa_dr.testing`.
-    :param make_environment: opens an environment, given region and name; for tests.
+    :param make_environment: opens the environment of a site; for tests.
     :param tables: descriptions of the tables to use instead of DynamoDB's; for tests.
     :param clock: the clock to use; for tests.
     """
@@ -54,7 +55,7 @@ class DRStateHook(AwsBaseHook):
         *,
         dr_config: DRConfig | None = None,
         store: StateStore | None = None,
-        make_environment: Callable[[str, str], Environment] | None = None,
+        make_environment: Callable[[Site], Environment] | None = None,
         tables: Tables | None = None,
         clock: Clock | None = None,
         **kwargs: Any,
@@ -178,14 +179,18 @@ class DRStateHook(AwsBaseHook):
 
     @property
     def own_region(self) -> str:
-        """The region of this Airflow. :raises ConfigError: it is not known, or contradicts AWS_REGION."""
-        if not self.settings.region:
+        """The site of this Airflow. :raises ConfigError: it is not known, or contradicts AWS_REGION."""
+        region, sites = self.settings.region, self.settings.sites
+        if not region:
             raise ConfigError(
-                "This Airflow does not know its region.", option="region", advice="Set [dr] region, or AWS_REGION."
+                "This Airflow does not know its site.", option="site", advice="Set [dr] site, or AWS_REGION."
             )
-        if problem := identity_problem(Identity.of(self.settings), Observation(state=None, reconciled_epoch=None)):
-            raise ConfigError(f"{problem}.", option="region")
-        return self.settings.region
+        observed = Observation(state=None, reconciled_epoch=None)
+        if not sites.aws_region_of(region) and not sites:
+            observed = self.store.observe(region)  # only the registry knows the AWS region of this name
+        if problem := identity_problem(Identity.of(self.settings), observed):
+            raise ConfigError(f"{problem}.", option="site")
+        return region
 
     @cached_property
     def store(self) -> StateStore:
@@ -211,11 +216,11 @@ class DRStateHook(AwsBaseHook):
 
         return DynamoDBTables(self.settings.replicas, clock=self.clock, session=self._credentials())
 
-    def environment_names(self) -> Mapping[str, str]:
+    def environment_names(self) -> Sites:
         """
-        Return the environment's name by region.
+        Return the sites of the DR set; as a mapping, the environment's name by site.
 
-        :raises ConfigError: no environment is configured or registered, or two are configured for one region.
+        :raises ConfigError: no environment is configured or registered, or two are configured for one site.
         """
         if self.settings.contradiction:
             raise ConfigError(f"{self.settings.contradiction}.", option="environments")
@@ -229,13 +234,20 @@ class DRStateHook(AwsBaseHook):
             no answer.
         :raises ConfigError: the region is not in the DR set.
         """
-        names = self.environment_names()
-        name = names[known_region(region, names)]
+        sites = self.environment_names()
+        site = sites.site(known_region(region, sites))
         if self._make_environment is not None:
-            return self._make_environment(region, name)
+            return self._make_environment(site)
         from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment  # noqa: PLC0415
 
-        return MwaaEnvironment(region, name, clock=self.clock, session=self._credentials(), attempt_s=attempt_s)
+        return MwaaEnvironment(
+            site.id,
+            site.environment,
+            aws_region=site.aws_region,
+            clock=self.clock,
+            session=self._credentials(),
+            attempt_s=attempt_s,
+        )
 
     def stands_in(self, region: str) -> bool:
         """Return whether this Airflow is the environment of *region*: a region may have other environments, too."""

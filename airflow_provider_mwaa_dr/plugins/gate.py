@@ -308,7 +308,7 @@ def _publishers(config: DRConfig, clock: Clock) -> Publishers:
     if config.cloudwatch_metrics:
         from airflow_provider_mwaa_dr.aws.cloudwatch import CloudWatchStats  # noqa: PLC0415
 
-        cloudwatch = CloudWatchStats(config.region, config.environment or config.region, clock)
+        cloudwatch = CloudWatchStats(config.own_aws_region, config.environment or config.region, clock)
         # The namespace in CloudWatch stands for the prefix.
         own.append(Metrics(lambda: cloudwatch, clock, prefix=""))
     return Publishers(*own)

@@ -135,6 +135,7 @@ class InMemoryStateStore:
                 state=self._table.state,
                 reconciled_epoch=self._observed[region],
                 environment=registration.environment if registration is not None else None,
+                environment_region=(registration.aws_region or "") if registration is not None else "",
                 disputed=self._table.disputes.get(region, ()),
                 registered=self._table.lists.get(region),
                 agents=frozenset([job for place, job in self._table.agents if place == region]),

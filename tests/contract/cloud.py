@@ -27,6 +27,7 @@ from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, AgentStatus, Environment, FenceLoad, StateStore
+from airflow_provider_mwaa_dr.core.sites import Site
 from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import AwsServer
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 
@@ -104,7 +105,7 @@ class Cloud:
 
     :ivar versions: Airflow version by region; *statuses*: status by region.
     :ivar airflows: Airflow of each region: its API.
-    :ivar make_environment: opens an environment for a command, given its region and name; None: one of *airflows*.
+    :ivar make_environment: opens the environment of a site for a command; None: one of *airflows*.
     """
 
     home: Path
@@ -114,7 +115,7 @@ class Cloud:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     variables: dict[str, str] = field(default_factory=dict)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
-    make_environment: Callable[[str, str], Environment] | None = None
+    make_environment: Callable[[Site], Environment] | None = None
     tried: list[tuple[bytes, bytes | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -314,7 +315,7 @@ class Cloud:
             clock=self.clock,
             who="ana@laptop",
             make_store=make_store,
-            make_environment=self.make_environment or (lambda region, name: self.airflows[region]),
+            make_environment=self.make_environment or (lambda site: self.airflows[site.id]),
             make_tables=lambda config: DynamoDBTables(config.replicas, clock=self.clock, session=self.session),
             make_runs=lambda config: DynamoDBRunsStore(
                 config.runs_table, config.replicas, clock=self.clock, session=self.session, timeout_s=20

@@ -90,7 +90,7 @@ FAILURES = (
         changes={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, words=("status",),
     ),
     FailureCase(
-        name="malformed environments", code=2, error="ConfigError", says=("us-east-2:one", "REGION=NAME"),
+        name="malformed environments", code=2, error="ConfigError", says=("us-east-2:one", "SITE=NAME[@REGION]"),
         advice="DR_", changes={"DR_ENVIRONMENTS": "us-east-2:one"}, words=("status",),
     ),
     FailureCase(

@@ -110,8 +110,8 @@ def with_mwaa(cloud: Cloud) -> Iterator[None]:
         server.start()
         cloud.environments[server.world.region].update(airflow_url=server.airflow_url)
     cloud.configure()
-    cloud.make_environment = lambda region, name: MwaaEnvironment(
-        region, name, clock=cloud.clock, session=cloud.session
+    cloud.make_environment = lambda site: MwaaEnvironment(
+        site.id, site.environment, aws_region=site.aws_region, clock=cloud.clock, session=cloud.session
     )
     yield
     for server in servers:

@@ -176,6 +176,16 @@ def test_registered_environments_are_found(store: StateStore) -> None:
     assert dict(store.registrations(["us-east-2", "eu-west-1"])) == {"us-east-2": ohio}
 
 
+def test_the_registry_has_the_aws_region_of_a_named_site(store: StateStore) -> None:
+    """Its id does not tell it. Gate and fence read it with the state."""
+    blue = Registration(region="blue", environment="etl-v2", account="123456789012", aws_region="us-east-2")
+    store.register(blue)
+    store.register(Registration(region="us-east-1", environment="etl-dr"))
+    assert store.registrations(["blue"]) == {"blue": blue}
+    assert store.observe("blue").environment_region == "us-east-2"
+    assert store.observe("us-east-1").environment_region == ""
+
+
 def test_agents_are_listed_by_region(store: StateStore) -> None:
     """Each scheduler's last heartbeat is returned for its region, with all fields."""
     full = replace(

@@ -23,6 +23,7 @@ from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.initialization import Initialization, initialize, plan_initialization
 from airflow_provider_mwaa_dr.core.ports import Environment, StateStore
+from airflow_provider_mwaa_dr.core.sites import PAIRS, Site, Sites
 from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError, StateError, StateNotFoundError
 
 
@@ -33,7 +34,7 @@ class Deployment:
     :param environments: environment name by region, exactly two.
     :param make_store: opens the state table, given its name, its regions, and whether it is eventually consistent. It
         sends no request.
-    :param make_environment: opens Airflow of an environment, given its region and name. It sends no request.
+    :param make_environment: opens Airflow of a site. It sends no request.
     :param try_requirements: tries a changed requirements.txt before anything is changed.
     :param say: called with a progress message during long waits.
     :raises ConfigError: there are not exactly two environments.
@@ -45,7 +46,7 @@ class Deployment:
         environments: Mapping[str, str],
         *,
         make_store: Callable[[str, Sequence[str], bool], StateStore],
-        make_environment: Callable[[str, str], Environment],
+        make_environment: Callable[[Site], Environment],
         try_requirements: Try,
         say: Say,
     ) -> None:
@@ -53,10 +54,10 @@ class Deployment:
             raise ConfigError(
                 f"{len(environments)} environments are named; a deployment needs exactly two.",
                 option="environments",
-                advice="Set DR_ENVIRONMENTS to two REGION=NAME pairs, separated by a comma.",
+                advice=f"Set DR_ENVIRONMENTS to two {PAIRS}.",
             )
         self._aws = aws
-        self._environments = dict(sorted(environments.items()))
+        self._environments = Sites.of(environments).sorted()
         self._make_store = make_store
         self._make_environment = make_environment
         self._try_requirements = try_requirements
@@ -104,7 +105,7 @@ class Deployment:
             if is_first:
                 proof = StandbyProof(
                     store,
-                    self._make_environment(region, self._environments[region]),
+                    self._make_environment(self._environments.site(region)),
                     self._planes[region],
                     self._aws.clock,
                     version=spec.requirement.version,

@@ -377,13 +377,14 @@ ENVIRONMENT = ItemSchema(
     schema={
         "environment": optional(NAME),
         "account": optional(TEXT),
+        "aws_region": optional(NAME),
         "agents": optional(NAMES),
         "reconciled_epoch": optional(COUNT),
         "disputed": optional(TEXTS),
         "regions": optional(NAMES),
     },
-    advice="Correct the field, or run mwaa-dr init, which writes environment and account; the region's agents write "
-    "the rest.",
+    advice="Correct the field, or run mwaa-dr init, which writes environment, account and aws_region; the region's "
+    "agents write the rest.",
 )
 FENCE = ItemSchema(
     schema={"at": TIME, "held_since": optional(TIME), "held_at": optional(TIME), "held_why": optional(TEXT)},

@@ -525,6 +525,7 @@ class OwnItem:
     registered: frozenset[str] | None
     jobs: frozenset[str] | None
     environment: str | None
+    environment_region: str
     disputed: tuple[str, ...]
     problems: tuple[str, ...]
 
@@ -557,6 +558,7 @@ def own_item(item: Item | None, *, region: str, table: str) -> OwnItem:
         # DynamoDB's ADD works only on a set.
         jobs=frozenset() if values.get("agents") is None else _texts(values["agents"]) if "SS" in agents else None,
         environment=_text(values.get("environment")),
+        environment_region=_text(values.get("aws_region")) or "",
         disputed=tuple(values["disputed"]) if _texts(values.get("disputed")) else (),
         problems=tuple(problems),
     )
@@ -577,7 +579,12 @@ def registration_from_item(item: Item) -> Registration | None:
     if "environment" not in values:
         return None
     region = key_of(item).partition("#")[2]
-    return Registration(region=region, environment=values["environment"], account=values.get("account"))
+    return Registration(
+        region=region,
+        environment=values["environment"],
+        account=values.get("account"),
+        aws_region=values.get("aws_region"),
+    )
 
 
 def agent_to_item(status: AgentStatus) -> dict[str, Any]:

@@ -133,6 +133,7 @@ class DynamoDBStateStore:
             state=self._to_state(item),
             reconciled_epoch=own.reconciled_epoch,
             environment=own.environment,
+            environment_region=own.environment_region,
             disputed=own.disputed,
             registered=own.registered,
             problems=own.problems,
@@ -265,9 +266,11 @@ class DynamoDBStateStore:
     def register(self, registration: Registration) -> None:
         """Register an environment. Keeps the attributes that agents wrote into the same item."""
         values = {"environment": registration.environment, "account": registration.account}
+        if registration.aws_region is not None:
+            values["aws_region"] = registration.aws_region
         self._update(
             f"ENVIRONMENT#{registration.region}",
-            "SET environment = :environment, account = :account",
+            f"SET {', '.join(f'{name} = :{name}' for name in values)}",
             {f":{name}": items.to_attribute(value) for name, value in values.items()},
         )
 

@@ -45,6 +45,8 @@ class MwaaEnvironment:
 
     boto3 is imported, and the client is created, at the first call. Not thread-safe.
 
+    :param region: id of the site.
+    :param aws_region: the environment's AWS region; None: *region*.
     :param session: a boto3 session with credentials; None: boto3 searches for credentials itself.
     :param deadline_s: how long a call is repeated while the environment does not answer.
     :param attempt_s: make only one attempt for each call, of at most about this time; None: as *deadline_s* says.
@@ -56,6 +58,7 @@ class MwaaEnvironment:
         region: str,
         name: str,
         *,
+        aws_region: str | None = None,
         clock: Clock | None = None,
         session: boto3.session.Session | None = None,
         deadline_s: float = 10.0,
@@ -66,14 +69,14 @@ class MwaaEnvironment:
         self._name = name
         self._clock = clock or SystemClock()
         self._api = MwaaAirflowApi(
-            region, name, clock=self._clock, session=session, deadline_s=deadline_s, attempt_s=attempt_s
+            aws_region or region, name, clock=self._clock, session=session, deadline_s=deadline_s, attempt_s=attempt_s
         )
         self._pause_deadline_s = pause_deadline_s
         self._stopped: dict[RunInfo, float] = {}
 
     @property
     def region(self) -> str:
-        """Region of the environment."""
+        """Id of the environment's site."""
         return self._region
 
     @property

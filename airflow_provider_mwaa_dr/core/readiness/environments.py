@@ -23,7 +23,7 @@ INVENTORY_AGE = timedelta(minutes=45)
 """The greatest acceptable age of an inventory; an agent writes one every 15 minutes."""
 _DISTRIBUTION = "airflow-provider-mwaa-dr"
 _CLASSES = ("mw1.micro", "mw1.small", "mw1.medium", "mw1.large", "mw1.xlarge", "mw1.2xlarge")
-_OWN_OPTIONS = frozenset({"region", "state_table_region", "accepted_differences", "state_source"})
+_OWN_OPTIONS = frozenset({"region", "site", "state_table_region", "accepted_differences", "state_source"})
 """Settings that may differ between the regions. ``state_source`` has no effect; older agents list it."""
 _LOGS = {
     "SchedulerLogs": (

@@ -74,7 +74,7 @@ class Shell:
             clock=self.set.clock,
             who=who,
             make_store=lambda _: self.store.peer() if not self.store.unreachable else self.store,
-            make_environment=lambda region, _: self.environment(region),
+            make_environment=lambda site: self.environment(site.id),
             make_tables=lambda _: self.tables,
         )
 

@@ -180,7 +180,7 @@ def test_an_answer_that_is_not_yes_changes_nothing(mwaa_dr: Shell, argv: list[st
     [
         ({"DR_STATE_TABLE": ""}, "DR_STATE_TABLE"),
         ({"DR_STATE_TABLE_REGION": ""}, "DR_STATE_TABLE_REGION"),
-        ({"DR_ENVIRONMENTS": "ohio"}, "REGION=NAME"),
+        ({"DR_ENVIRONMENTS": "ohio"}, "SITE=NAME[@REGION]"),
         ({"DR_LEASE_S": "long"}, "numbers from 2 to 3600"),
     ],
 )

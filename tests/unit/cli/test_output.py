@@ -50,7 +50,7 @@ def call(shell: Shell, *argv: str, stdout: io.StringIO, stderr: io.StringIO, ans
         clock=shell.set.clock,
         who="ana@laptop",
         make_store=lambda _: shell.store.peer(),
-        make_environment=lambda region, _: shell.environment(region),
+        make_environment=lambda site: shell.environment(site.id),
         make_tables=lambda _: shell.tables,
     )
     return main(argv, runtime=runtime)

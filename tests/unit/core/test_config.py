@@ -18,7 +18,7 @@ from airflow_provider_mwaa_dr.core.config import (
 
 def test_every_option_is_a_setting_and_the_other_way_round() -> None:
     """The table and DRConfig have the same options, except for one that has no effect."""
-    assert {option.name for option in OPTIONS} - {"state_source"} == {field.name for field in fields(DRConfig)} - {
+    assert {option.field for option in OPTIONS} - {"state_source"} == {field.name for field in fields(DRConfig)} - {
         "problems",
         "contradiction",
         "environment",
@@ -76,9 +76,10 @@ def test_the_variables_of_the_process_name_every_option_and_the_region_of_mwaa()
     environ = {"DR_STATE_TABLE": "t", "DR_FENCE": " ", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "eu-west-1"}
     texts = environment_texts(environ)
     assert set(texts) == {option.name for option in OPTIONS}
-    assert (texts["state_table"], texts["fence"], texts["region"]) == ("t", None, "us-east-1")
-    assert environment_texts({**environ, "DR_REGION": "us-west-2"})["region"] == "us-west-2"
-    assert environment_texts({"AWS_DEFAULT_REGION": "eu-west-1"})["region"] == "eu-west-1"
+    assert (texts["state_table"], texts["fence"], texts["site"]) == ("t", None, "us-east-1")
+    assert environment_texts({**environ, "DR_REGION": "us-west-2"})["site"] == "us-west-2"
+    assert environment_texts({**environ, "DR_SITE": "blue"})["site"] == "blue"
+    assert environment_texts({"AWS_DEFAULT_REGION": "eu-west-1"})["site"] == "eu-west-1"
 
 
 def test_a_misspelt_enabled_counts_as_enabled() -> None:

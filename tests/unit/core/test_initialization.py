@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.environments import environment_names
 from airflow_provider_mwaa_dr.core.initialization import (
+    Initialization,
     initialize,
     plan_above_every_epoch,
     plan_initialization,
 )
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, RegionLedger
-from airflow_provider_mwaa_dr.core.ports import RECORDS, AgentStatus, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import RECORDS, AgentStatus, FailoverRecord, Registration
+from airflow_provider_mwaa_dr.core.sites import parse_sites
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, initial
 from airflow_provider_mwaa_dr.exceptions import (
     ConfigError,
@@ -192,6 +196,41 @@ def test_of_two_first_inits_the_second_accepts_only_the_same_active_region(other
             initialize(store, plan)
         assert not store.registrations()
     assert store.state == first
+
+
+def test_the_registry_has_the_region_of_a_named_site_only() -> None:
+    """A set whose ids are regions has the items that it always had."""
+    store, at = InMemoryStateStore(), ManualClock().now()
+    sites = parse_sites("us-east-2=etl,green=etl-v3@us-east-2")
+
+    def plan(environments: Mapping[str, str], active: str | None = None) -> Initialization:
+        return plan_initialization(store, active_region=active, environments=environments, lease_s=60, by="t", at=at)
+
+    initialize(store, plan(sites, THERE))
+    assert store.registrations() == {
+        "green": Registration(region="green", environment="etl-v3", aws_region=THERE),
+        THERE: Registration(region=THERE, environment="etl"),
+    }
+    assert not plan(sites).changes_something
+    assert environment_names(store, {}) == sites
+    (moved,) = plan(parse_sites("us-east-2=etl,green=etl-v3@us-east-1")).registrations
+    assert moved == Registration(region="green", environment="etl-v3", aws_region=HERE)
+
+
+def test_an_environment_keeps_its_id() -> None:
+    """Under a second id it would be two sites: the items of the first one would belong to no environment."""
+    store, at = InMemoryStateStore(), ManualClock().now()
+    store.register(Registration(region=THERE, environment="etl"))
+    with pytest.raises(RefusedError, match=r"etl \(us-east-2\) is registered as us-east-2, not as blue") as caught:
+        plan_initialization(
+            store,
+            active_region="blue",
+            environments=parse_sites("blue=etl@us-east-2,green=etl-v3@us-east-2"),
+            lease_s=60,
+            by="t",
+            at=at,
+        )
+    assert "us-east-2=etl in DR_ENVIRONMENTS" in caught.value.advice
 
 
 def test_the_first_init_has_to_name_the_active_region_and_a_later_one_does_not() -> None:

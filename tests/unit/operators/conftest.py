@@ -24,7 +24,7 @@ def with_hook(operator: Any, dr_set: World, **settings: str) -> Any:
     operator.hook = DRStateHook(
         dr_config=parse_config({**SETTINGS, **settings}),
         store=dr_set.store,
-        make_environment=lambda region, _: dr_set.environments[region],
+        make_environment=lambda site: dr_set.environments[site.id],
         clock=dr_set.clock,
     )
     return operator

@@ -32,7 +32,7 @@ class Task:
         self.operator.hook = DRStateHook(
             dr_config=parse_config({**SETTINGS, "state_table": "mwaa-dr-state", **(settings or {})}),
             store=dr_set.store,
-            make_environment=lambda region, _: dr_set.environments[region],
+            make_environment=lambda site: dr_set.environments[site.id],
             tables=tables,
             clock=dr_set.clock,
         )

@@ -152,9 +152,7 @@ def deploy(session: CliSession) -> None:
     steps = deployment.plan(spec, environments)
     notes: list[str] = []
     if spec.active and any(step.name == "state" and "first state" in step.detail for step in steps):
-        notes += what_closes(
-            session.runtime, {region: environment.name for region, environment in environments.items()}, spec.active
-        )
+        notes += what_closes(session.runtime, config.environments, spec.active)
     if any(step.name.startswith("update ") and step.act for step in steps):
         notes.append("MWAA rebuilds an environment to update it: 20 to 30 minutes. Its tasks may be interrupted.")
     _carry_out(session, steps, notes, next_step=_next_step(steps, waits=args.wait))
@@ -264,7 +262,7 @@ def _spec(session: CliSession, config: DRConfig) -> DeploySpec:
         version=__version__,
         stack=args.stack,
         active=getattr(args, "active", None),
-        home=config.state_table_region if config.state_table_region in config.environments else "",
+        home=config.state_table_region if config.state_table_region in config.sites.aws_regions else "",
         lease_s=config.lease_s,
         by=session.who,
         wheel=Wheel.read(wheel) if wheel else None,
@@ -287,12 +285,12 @@ def _topics(args: argparse.Namespace, config: DRConfig) -> dict[str, str]:
     topics: dict[str, str] = {}
     for arn in getattr(args, "alarm_topic", ()):
         _, _, service, region, *_ = [*str(arn).split(":"), "", "", ""]
-        if service != "sns" or region not in config.environments or region in topics or not args.alarms:
+        if service != "sns" or region not in config.sites.aws_regions or region in topics or not args.alarms:
             raise ConfigError(
                 f"{arn!r} cannot be used as an alarm topic.",
                 option="alarm_topic",
                 advice="With --alarms, give the ARN of at most one SNS topic in each of "
-                f"{' and '.join(config.environments)}: an alarm notifies a topic in its own region only.",
+                f"{' and '.join(config.sites.aws_regions)}: an alarm notifies a topic in its own region only.",
             )
         topics[region] = arn
     return topics

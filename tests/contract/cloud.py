@@ -19,6 +19,7 @@ from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.common_models import CloudFormationModel
 
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.aws.deploy.template import alarms_stack
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables
@@ -27,7 +28,7 @@ from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, AgentStatus, Environment, FenceLoad, StateStore
-from airflow_provider_mwaa_dr.core.sites import Site
+from airflow_provider_mwaa_dr.core.sites import Site, Sites
 from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import AwsServer
 from airflow_provider_mwaa_dr.testing import FakeEnvironment, ManualClock
 
@@ -103,6 +104,8 @@ class Cloud:
     """
     An AWS with an environment in each of *regions*, and a command line that uses it.
 
+    :param regions: ids of the sites.
+    :param aws_regions: AWS region of each site whose id is a name.
     :ivar versions: Airflow version by region; *statuses*: status by region.
     :ivar airflows: Airflow of each region: its API.
     :ivar make_environment: opens the environment of a site for a command; None: one of *airflows*.
@@ -111,6 +114,7 @@ class Cloud:
     home: Path
     session: boto3.session.Session
     regions: tuple[str, str] = (A, B)
+    aws_regions: Mapping[str, str] = field(default_factory=dict)
     clock: ManualClock = field(default_factory=ManualClock)
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     variables: dict[str, str] = field(default_factory=dict)
@@ -132,6 +136,7 @@ class Cloud:
         for region, name in self.names.items():
             self.environments[region] = {
                 "name": name,
+                "region": self.aws_region(region),
                 "airflow_url": "http://127.0.0.1:9",
                 "airflow_version": "3.3.1",
                 "auth": {"header": "none"},
@@ -146,10 +151,21 @@ class Cloud:
         variables = {
             "DR_STATE_TABLE": self.state_table,
             "DR_RUNS_TABLE": self.runs_table,
-            "DR_ENVIRONMENTS": ",".join(f"{region}={name}" for region, name in self.names.items()),
+            "DR_ENVIRONMENTS": str(self.sites),
             **changes,
         }
         self.variables = {name: text for name, text in variables.items() if text}
+
+    def aws_region(self, site: str) -> str:
+        """Return the AWS region of a site."""
+        return self.aws_regions.get(site, site)
+
+    @property
+    def sites(self) -> Sites:
+        """The sites."""
+        return Sites(
+            Site(id=site, environment=name, aws_region=self.aws_region(site)) for site, name in self.names.items()
+        )
 
     def start(self) -> None:
         """Serve in a thread, and create the resources that an environment needs."""
@@ -159,9 +175,10 @@ class Cloud:
         self._thread = threading.Thread(target=self.server.serve, daemon=True)
         self._thread.start()
         for region, name in self.names.items():
-            place = {"CreateBucketConfiguration": {"LocationConstraint": region}} if region != "us-east-1" else {}
+            place = self.aws_region(region)
+            location = {"CreateBucketConfiguration": {"LocationConstraint": place}} if place != "us-east-1" else {}
             s3 = self.client("s3", region)
-            s3.create_bucket(Bucket=self.buckets[region], **place)
+            s3.create_bucket(Bucket=self.buckets[region], **location)
             s3.put_bucket_versioning(Bucket=self.buckets[region], VersioningConfiguration={"Status": "Enabled"})
             self.client("iam", region).create_role(
                 RoleName=f"role-{name}", Path="/service-role/", AssumeRolePolicyDocument="{}"
@@ -179,7 +196,7 @@ class Cloud:
         """Write the server's configuration. The server reads it again at the next request."""
         config = {
             "state_model": "each its own",
-            "state_region": self.first,
+            "state_region": self.aws_region(self.first),
             "callers": {"control": self.port},
             "environments": self.environments,
             "update_s": UPDATE_S,
@@ -195,9 +212,10 @@ class Cloud:
         described.update(members)
         self.configure()
 
-    def client(self, service: str, region: str) -> Any:
-        """Return a boto3 client for the test itself."""
+    def client(self, service: str, site: str) -> Any:
+        """Return a boto3 client in the region of *site* for the test itself."""
         create: Any = self.session.client
+        region = self.aws_region(site)
         if (service, region) not in self._clients:
             self._clients[service, region] = create(service, region_name=region, endpoint_url=self.url)
         return self._clients[service, region]
@@ -232,10 +250,10 @@ class Cloud:
         """Return the number of object versions in the bucket."""
         return len(self.client("s3", region).list_object_versions(Bucket=self.buckets[region]).get("Versions", ()))
 
-    def alarms(self, region: str) -> dict[str, dict[str, Any]]:
-        """Return the properties of the stack's alarms, by their name without the stack's name."""
-        found = cloudwatch_backends["123456789012"][region].alarms
-        prefix = f"{self.stack}-alarms-"
+    def alarms(self, site: str) -> dict[str, dict[str, Any]]:
+        """Return the properties of the alarms of *site*, by their name without the stack's name."""
+        found = cloudwatch_backends["123456789012"][self.aws_region(site)].alarms
+        prefix = f"{alarms_stack(self.stack, self.sites.site(site))}-"
         return {name.removeprefix(prefix): vars(found[name])["properties"] for name in found if prefix in name}
 
     def come_alive(
@@ -278,7 +296,7 @@ class Cloud:
 
     def store(self) -> DynamoDBStateStore:
         """Return the state table."""
-        return self.open(self.state_table, self.regions)
+        return self.open(self.state_table, tuple(dict.fromkeys(map(self.aws_region, self.regions))))
 
     def copy(self, region: str) -> DynamoDBStateStore:
         """Return one replica of the state table."""

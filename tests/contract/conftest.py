@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -169,8 +170,13 @@ def make_cloud(
     """Return a function that makes clouds. boto3 finds the last one."""
     made: list[Cloud] = []
 
-    def make(*regions: str) -> Cloud:
-        cloud = Cloud(home=tmp_path / f"cloud-{len(made)}", session=session, regions=regions or (A, B))  # type: ignore[arg-type]
+    def make(*regions: str, **changes: Any) -> Cloud:
+        cloud = Cloud(
+            home=tmp_path / f"cloud-{len(made)}",
+            session=session,
+            regions=regions or (A, B),  # type: ignore[arg-type]
+            **changes,
+        )
         monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.url)
         cloud.start()
         made.append(cloud)
@@ -179,6 +185,12 @@ def make_cloud(
     yield make
     for cloud in made:
         cloud.stop()
+
+
+@pytest.fixture
+def one_region(make_cloud: MakeCloud) -> Cloud:
+    """Two sites in one region, with new environments."""
+    return make_cloud("blue", "green", aws_regions={"blue": A, "green": A})
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ class AlarmPlan:
 
     def __init__(self, aws: Aws, environment: DeployedEnvironment, spec: DeploySpec) -> None:
         self._environment = environment
-        self._stack = Stack(aws, environment.region, alarms_stack(spec.stack))
+        self._stack = Stack(aws, environment.region, alarms_stack(spec.stack, environment.site))
         self._existing = self._stack.describe()
 
     def deploy_step(self, spec: DeploySpec, *, lease_s: float) -> DeploymentStep:
@@ -31,7 +31,7 @@ class AlarmPlan:
         :param lease_s: lease in the state item.
         :raises RefusedError: the stack exists, and CloudFormation accepts no update of it.
         """
-        name, existing, stack = f"alarms {self._environment.region}", self._existing, self._stack
+        name, existing, stack = f"alarms {self._environment.site.id}", self._existing, self._stack
         if existing is not None:
             stack.require_usable(existing)
         parameters = {"EnvironmentName": self._environment.name, "LeaseSeconds": f"{lease_s:g}"}
@@ -75,4 +75,4 @@ class AlarmPlan:
             stack.delete()
             return f"deleted: {stack}"
 
-        return [DeploymentStep(name=f"alarms {self._environment.region}", detail=f"delete the {stack}", act=act)]
+        return [DeploymentStep(name=f"alarms {self._environment.site.id}", detail=f"delete the {stack}", act=act)]

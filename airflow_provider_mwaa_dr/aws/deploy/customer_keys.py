@@ -8,7 +8,7 @@ https://docs.aws.amazon.com/kms/latest/developerguide/services-dynamodb.html
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_mwaa_dr.aws.deploy.existing_tables import find_table
@@ -80,13 +80,13 @@ def keys_of_table(aws: Aws, name: str, regions: Sequence[str]) -> CustomerKeys:
     return CustomerKeys() if table is None else customer_keys(aws, table.keys)
 
 
-def keys_of_buckets(aws: Aws, buckets: Mapping[str, str]) -> CustomerKeys:
+def keys_of_buckets(aws: Aws, buckets: Iterable[tuple[str, str]]) -> CustomerKeys:
     """
     Return the customer-managed keys with which S3 encrypts new objects.
 
-    :param buckets: bucket by region.
+    :param buckets: region and name of each bucket.
     """
-    found = [_of_bucket(aws, region, bucket) for region, bucket in buckets.items()]
+    found = [_of_bucket(aws, region, bucket) for region, bucket in buckets]
     return CustomerKeys(
         arns=tuple(sorted({arn for each in found for arn in each.arns})),
         unknown=tuple(text for each in found for text in each.unknown),

@@ -31,7 +31,7 @@ class Deployment:
     """
     A deployment to two environments.
 
-    :param environments: environment name by region, exactly two.
+    :param environments: the sites, exactly two.
     :param make_store: opens the state table, given its name, its regions, and whether it is eventually consistent. It
         sends no request.
     :param make_environment: opens Airflow of a site. It sends no request.
@@ -62,7 +62,7 @@ class Deployment:
         self._make_environment = make_environment
         self._try_requirements = try_requirements
         self._say = say
-        self._planes = {region: ControlPlane(aws, region, name) for region, name in self._environments.items()}
+        self._planes = {site.id: ControlPlane(aws, site) for site in self._environments.all}
 
     def describe(self, *, wait: bool = False) -> dict[str, DeployedEnvironment]:
         """
@@ -86,7 +86,7 @@ class Deployment:
         _check(environments, spec)
         environment_plans = self._environment_plans(environments)
         standby = next((region for region in environments if region != spec.active), None) if spec.active else None
-        tables = TablePlan(self._aws, list(environments), spec, standby=standby)
+        tables = TablePlan(self._aws, self._environments, spec, standby=standby)
         store = self._make_store(spec.state_table, tables.state_regions, tables.state_is_eventual)
         state = self._state_step(spec, store, environments, is_there=tables.has_state_table)
         active = spec.active or store.read().active_region
@@ -212,12 +212,12 @@ class Deployment:
     def _active_or_none(self, spec: DeploySpec) -> str | None:
         try:
             # Only the order of the regions depends on it, so any replica is good enough.
-            return self._make_store(spec.state_table, tuple(self._environments), False).read().active_region
+            return self._make_store(spec.state_table, self._environments.aws_regions, False).read().active_region
         except StateError:
             return spec.active
 
     def _stack_out(self, spec: DeploySpec, *, now: bool, delete_data: bool) -> DeploymentStep:
-        stacks = [Stack(self._aws, region, spec.stack) for region in self._environments]
+        stacks = [Stack(self._aws, region, spec.stack) for region in self._environments.aws_regions]
         found = next(((stack, existing) for stack in stacks if (existing := stack.describe()) is not None), None)
         if found is None:
             return DeploymentStep(name="stack", detail=f"no stack {spec.stack} exists; existing tables are kept")
@@ -262,7 +262,7 @@ def _environment_steps(environments: Mapping[str, DeployedEnvironment]) -> list[
             )
         steps.append(
             DeploymentStep(
-                name=f"environment {environment.region}", detail=f"{environment.name}: {what}", lines=tuple(lines)
+                name=f"environment {environment.site.id}", detail=f"{environment.name}: {what}", lines=tuple(lines)
             )
         )
     return steps
@@ -279,7 +279,10 @@ def _log_lines(environment: DeployedEnvironment) -> list[str]:
 
 
 def _check(environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) -> None:
-    """:raises RefusedError: the environments are in different accounts, or one is in another DR set."""
+    """
+    :raises RefusedError: the environments are in different accounts, one is in another DR set, or two in one region
+        share a role or files.
+    """
     accounts = {environment.account for environment in environments.values()}
     if len(accounts) != 1:
         raise RefusedError(
@@ -296,6 +299,37 @@ def _check(environments: Mapping[str, DeployedEnvironment], spec: DeploySpec) ->
                 "mwaa-dr undeploy.",
             )
 
+    _check_apart(*environments.values())
+
+
+def _check_apart(one: DeployedEnvironment, other: DeployedEnvironment) -> None:
+    """:raises RefusedError: two environments in one region have the same execution role, or the same files in S3."""
+    if one.region != other.region:
+        return
+    if one.role_arn == other.role_arn:
+        raise RefusedError(
+            f"{one.name} and {other.name} have the same execution role, {one.role}, so that code in one of them may "
+            f"write the items of both sites, {one.site.id} and {other.site.id}. Nothing was changed.",
+            advice="Give one of the environments its own execution role.",
+        )
+    if one.bucket != other.bucket:
+        return
+    shared = [
+        f"{what} {key}"
+        for what, key, same in (
+            ("the DAGs folder", one.dags, other.dags),
+            ("the requirements", one.requirements, other.requirements),
+            ("the plugins", one.plugins, other.plugins),
+        )
+        if key is not None and key == same
+    ]
+    if shared:
+        raise RefusedError(
+            f"{one.name} and {other.name} share {' and '.join(shared)} in the bucket {one.bucket}: a change for one of "
+            "them also changes the other. Nothing was changed.",
+            advice="Give one of the environments a bucket of its own, or other keys in this one.",
+        )
+
 
 def _lease_s(spec: DeploySpec, store: StateStore | None) -> float:
     """
@@ -310,7 +344,7 @@ def _lease_s(spec: DeploySpec, store: StateStore | None) -> float:
 
 
 def _options(
-    spec: DeploySpec, tables: TablePlan, environment: DeployedEnvironment, environments: Mapping[str, str]
+    spec: DeploySpec, tables: TablePlan, environment: DeployedEnvironment, environments: Sites
 ) -> dict[str, str]:
     regions = tables.state_regions
     # Any replica can come first. To keep the current one saves an update of the environment.
@@ -320,8 +354,10 @@ def _options(
         "dr.state_table": spec.state_table,
         "dr.state_table_region": first if first in regions else regions[0],
         "dr.runs_table": spec.runs_table,
-        "dr.environments": ",".join(f"{region}={name}" for region, name in environments.items()),
+        "dr.environments": str(environments),
     }
+    if environment.site.is_named:
+        options["dr.site"] = environment.site.id
     if spec.with_alarms:
         options["dr.cloudwatch_metrics"] = "true"
     if len(regions) > 1:

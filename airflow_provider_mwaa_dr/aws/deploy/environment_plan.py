@@ -13,11 +13,12 @@ from airflow_provider_mwaa_dr.aws.deploy.example_dags import ALWAYS_DEPLOYED, DE
 from airflow_provider_mwaa_dr.aws.deploy.merged_file import FileChange, plan_file
 from airflow_provider_mwaa_dr.aws.mwaa.control_plane import POLL_S, ControlPlane, DeployedEnvironment
 from airflow_provider_mwaa_dr.aws.service import Aws
+from airflow_provider_mwaa_dr.core.sites import Site
 from airflow_provider_mwaa_dr.exceptions import DeploymentError, NotReadyError
 
-OWN_REQUIREMENTS = "mwaa-dr/requirements.txt"
-OWN_PLUGINS = "mwaa-dr/plugins.zip"
-"""Keys of these files for an environment that has none of its own. Only the provider writes these keys."""
+OWN_REQUIREMENTS = "requirements.txt"
+OWN_PLUGINS = "plugins.zip"
+"""Names of these files, in a folder of the provider, for an environment that has none of its own."""
 NOTHING_REQUIRED = b"# mwaa-dr undeploy left this file, which requires nothing: MWAA wants it to be there.\n"
 
 
@@ -86,7 +87,10 @@ class EnvironmentPlan:
             return f"{environment} is {environment.status}"
 
         return DeploymentStep(
-            name=f"wait {self._environment.region}", detail=f"until {self._environment} is updated", act=act, waits=True
+            name=f"wait {self._environment.site.id}",
+            detail=f"until {self._environment} is updated",
+            act=act,
+            waits=True,
         )
 
     def _requirements(self, change: Callable[[bytes], bytes], spec: DeploySpec) -> FileChange | None:
@@ -94,7 +98,7 @@ class EnvironmentPlan:
             self._bucket,
             self._environment.requirements,
             self._environment.requirements_version,
-            own_key=OWN_REQUIREMENTS,
+            own_key=own_key(self._environment.site, OWN_REQUIREMENTS),
             change=change,
             build_on=spec.build_on,
         )
@@ -104,7 +108,7 @@ class EnvironmentPlan:
             self._bucket,
             self._environment.plugins,
             self._environment.plugins_version,
-            own_key=OWN_PLUGINS,
+            own_key=own_key(self._environment.site, OWN_PLUGINS),
             change=change,
             build_on=spec.build_on,
         )
@@ -137,7 +141,7 @@ class EnvironmentPlan:
         spec: DeploySpec,
         tried: str = "",
     ) -> Iterator[DeploymentStep]:
-        region = self._environment.region
+        site = self._environment.site.id
         versions: dict[str, str] = {}
         changes: dict[str, Any] = {}
         lines: list[str] = []
@@ -151,13 +155,13 @@ class EnvironmentPlan:
             where = f"{change.bucket}/{change.key}"
             if change.needs_upload:
                 yield DeploymentStep(
-                    name=f"{name} {region}",
+                    name=f"{name} {site}",
                     detail=f"write a new version of {where}",
                     lines=(*describe(change), *([f"  {tried}"] if tried and name == "requirements" else [])),
                     act=partial(_upload, change, versions, version),
                 )
             else:
-                yield DeploymentStep(name=f"{name} {region}", detail=f"exists: {where}")
+                yield DeploymentStep(name=f"{name} {site}", detail=f"exists: {where}")
                 versions[version] = change.version or ""
             if not change.is_in_use:
                 changes[path] = change.key
@@ -174,7 +178,7 @@ class EnvironmentPlan:
             others = len(self._environment.options.keys() - dr_options.OURS)
             lines += [f"  {others} other options are kept unchanged"] * (others > 0)
         if not changes:
-            yield DeploymentStep(name=f"update {region}", detail=f"{self._environment} needs no update")
+            yield DeploymentStep(name=f"update {site}", detail=f"{self._environment} needs no update")
             return
         if spec.worker_replacement:
             changes["WorkerReplacementStrategy"] = spec.worker_replacement
@@ -185,7 +189,7 @@ class EnvironmentPlan:
             self._started = True
             return f"started the update of {self._environment}; it takes 20 to 30 minutes"
 
-        yield DeploymentStep(name=f"update {region}", detail=f"update {self._environment}", lines=tuple(lines), act=act)
+        yield DeploymentStep(name=f"update {site}", detail=f"update {self._environment}", lines=tuple(lines), act=act)
 
     def _require_idle(self) -> None:
         """:raises NotReadyError: the environment is busy, and MWAA would refuse an update."""
@@ -205,7 +209,7 @@ class EnvironmentPlan:
             if found is None or found.content != content:
                 writes.append((name, content, found is not None))
         where = f"{self._bucket}/{self._environment.dags}"
-        step = f"dags {self._environment.region}"
+        step = f"dags {self._environment.site.id}"
         if not writes:
             return DeploymentStep(name=step, detail=f"exist: {', '.join(names)} in {where}")
 
@@ -233,7 +237,7 @@ class EnvironmentPlan:
             if found is not None:
                 (ours if found.content == (folder / name).read_bytes() else changed).append(name)
         where = f"{self._bucket}/{self._environment.dags}"
-        step = f"dags {self._environment.region}"
+        step = f"dags {self._environment.site.id}"
         lines = [
             f"{name} is kept, because it was edited; Airflow cannot import it without the package" for name in changed
         ]
@@ -248,6 +252,11 @@ class EnvironmentPlan:
         return DeploymentStep(
             name=step, detail=f"remove from {where}", lines=(*(f"- {name}" for name in ours), *lines), act=act
         )
+
+
+def own_key(site: Site, name: str) -> str:
+    """Return the key of a file that only the provider writes. Two sites may share a bucket, if their ids are names."""
+    return f"mwaa-dr/{site.id}/{name}" if site.is_named else f"mwaa-dr/{name}"
 
 
 def _without_ours(text: bytes) -> bytes:

@@ -18,6 +18,7 @@ from airflow_provider_mwaa_dr.aws.deploy.example_dags import DEPLOYED
 from airflow_provider_mwaa_dr.aws.deploy.template import alarms_stack
 from airflow_provider_mwaa_dr.aws.mwaa.control_plane import DeployedEnvironment
 from airflow_provider_mwaa_dr.aws.service import Aws
+from airflow_provider_mwaa_dr.core.sites import Sites
 from airflow_provider_mwaa_dr.core.state import STATE_ID
 
 
@@ -26,9 +27,10 @@ class Scope:
     """
     The resources that the policies apply to.
 
-    :param environments: environment name by region.
-    :param buckets: bucket by region.
-    :param roles: ARN of the execution role by region.
+    :param environments: environment name by site.
+    :param buckets: bucket by site.
+    :param roles: ARN of the execution role by site.
+    :param dag_folders: folder of the DAGs in the bucket, by site.
     :param table_keys: ARNs of the customer-managed KMS keys of the tables.
     :param bucket_keys: ARNs of the customer-managed KMS keys of the buckets.
     :param airflow_role: Airflow role with which a failover calls the REST API of an environment; Op is enough.
@@ -46,6 +48,11 @@ class Scope:
     table_keys: Sequence[str] = ()
     bucket_keys: Sequence[str] = ()
     airflow_role: str = "Op"
+
+    @property
+    def sites(self) -> Sites:
+        """The sites with their AWS regions."""
+        return Sites.of(self.environments)
 
     def table(self, name: str) -> str:
         """Return the ARN of a table's replicas in all regions."""
@@ -65,19 +72,20 @@ def scope_of(aws: Aws, environments: Mapping[str, DeployedEnvironment], spec: De
     """
     Return the scope of a deployment, and what is unknown about it. Reads the keys of tables and buckets.
 
-    :param environments: by region.
+    :param environments: by site.
     """
     one = next(iter(environments.values()))
-    tables = [keys_of_table(aws, name, list(environments)) for name in (spec.state_table, spec.runs_table)]
-    buckets = {region: environment.bucket for region, environment in environments.items()}
-    bucket_keys = keys_of_buckets(aws, buckets)
+    sites = Sites(environment.site for environment in environments.values())
+    tables = [keys_of_table(aws, name, sites.aws_regions) for name in (spec.state_table, spec.runs_table)]
+    buckets = {site: environment.bucket for site, environment in environments.items()}
+    bucket_keys = keys_of_buckets(aws, [(each.region, each.bucket) for each in environments.values()])
     scope = Scope(
         partition=one.partition,
         account=one.account,
         state_table=spec.state_table,
         runs_table=spec.runs_table,
         stack=spec.stack,
-        environments={region: environment.name for region, environment in environments.items()},
+        environments=sites,
         buckets=buckets,
         roles={region: environment.role_arn for region, environment in environments.items()},
         dag_folders={region: environment.dags for region, environment in environments.items()},
@@ -89,7 +97,7 @@ def scope_of(aws: Aws, environments: Mapping[str, DeployedEnvironment], spec: De
 
 def policies(scope: Scope) -> dict[str, Any]:
     """
-    Return all policies by purpose; ``execution`` has one policy for each region.
+    Return all policies by purpose; ``execution`` has one policy for each site.
 
     ``using_table_keys`` is missing if no table has a customer-managed KMS key.
     """
@@ -106,7 +114,7 @@ def policies(scope: Scope) -> dict[str, Any]:
 
 
 def execution(scope: Scope, region: str) -> Document:
-    """Return the policy for the execution role of a region: it reads both tables, and writes the region's own items."""
+    """Return the policy for the execution role of a site: it reads both tables, and writes the site's own items."""
     state, runs = scope.table(scope.state_table), scope.table(scope.runs_table)
     own_state = [
         f"AGENT#{region}#*",
@@ -218,11 +226,11 @@ def deploying(scope: Scope) -> Document:
     CloudFormation creates tables, policies and alarms with the caller's permissions, unless it has a service role. The
     caller needs those permissions (dynamodb, iam and cloudwatch) in addition.
     """
-    pairs = _here_first(scope)
+    regions = list(dict.fromkeys(site.aws_region for site in scope.sites.all))
     objects = [
-        f"arn:{scope.partition}:s3:::{scope.buckets[region]}/{key}"
-        for region, _ in pairs
-        for key in ("*requirements.txt", "*plugins.zip", *(f"{scope.dag_folders[region]}/{name}" for name in DEPLOYED))
+        f"arn:{scope.partition}:s3:::{scope.buckets[site]}/{key}"
+        for site in scope.sites
+        for key in ("*requirements.txt", "*plugins.zip", *(f"{scope.dag_folders[site]}/{name}" for name in DEPLOYED))
     ]
     return _document(
         _allow(
@@ -237,13 +245,13 @@ def deploying(scope: Scope) -> Document:
         _allow(
             "PassExecutionRoles",
             ["iam:PassRole"],
-            sorted({scope.roles[region] for region, _ in pairs}),
+            sorted({scope.roles[site] for site in scope.sites}),
             {"StringEquals": {"iam:PassedToService": "airflow.amazonaws.com"}},
         ),
         _allow(
             "SeeBuckets",
             ["s3:GetBucketVersioning", "s3:GetEncryptionConfiguration", "s3:ListBucket"],
-            sorted({f"arn:{scope.partition}:s3:::{scope.buckets[region]}" for region, _ in pairs}),
+            sorted({f"arn:{scope.partition}:s3:::{scope.buckets[site]}" for site in scope.sites}),
         ),
         _allow("ChangeFiles", ["s3:DeleteObject", "s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"], objects),
         _allow(
@@ -258,8 +266,7 @@ def deploying(scope: Scope) -> Document:
             ],
             [
                 f"arn:{scope.partition}:cloudformation:{region}:{scope.account}:stack/{stack}/*"
-                for stack in (scope.stack, alarms_stack(scope.stack))
-                for region, _ in pairs
+                for region, stack in _stacks(scope)
             ],
         ),
         _allow(
@@ -281,7 +288,7 @@ def deploying(scope: Scope) -> Document:
         _allow(
             "SeeKeys",
             ["kms:DescribeKey"],
-            [f"arn:{scope.partition}:kms:{region}:{scope.account}:key/*" for region, _ in pairs],
+            [f"arn:{scope.partition}:kms:{region}:{scope.account}:key/*" for region in regions],
         ),
         *(
             [_use_keys("UseBucketKeys", ["Decrypt", "GenerateDataKey"], scope.bucket_keys, "s3")]
@@ -297,21 +304,25 @@ def _use_keys(sid: str, actions: Sequence[str], keys: Sequence[str], service: st
     return _allow(sid, [f"kms:{action}" for action in actions], keys, condition)
 
 
-def _here_first(scope: Scope) -> list[tuple[str, str]]:
-    return list(scope.environments.items())
+def _stacks(scope: Scope) -> list[tuple[str, str]]:
+    """Return region and name of each stack: that of the tables may be in the region of any site."""
+    tables = [(site.aws_region, scope.stack) for site in scope.sites.all]
+    return list(
+        dict.fromkeys([*tables, *((site.aws_region, alarms_stack(scope.stack, site)) for site in scope.sites.all)])
+    )
 
 
 def _environments(scope: Scope) -> list[str]:
     return [
-        f"arn:{scope.partition}:airflow:{region}:{scope.account}:environment/{name}"
-        for region, name in _here_first(scope)
+        f"arn:{scope.partition}:airflow:{site.aws_region}:{scope.account}:environment/{site.environment}"
+        for site in scope.sites.all
     ]
 
 
 def _airflow_roles(scope: Scope) -> list[str]:
     return [
-        f"arn:{scope.partition}:airflow:{region}:{scope.account}:role/{name}/{scope.airflow_role}"
-        for region, name in _here_first(scope)
+        f"arn:{scope.partition}:airflow:{site.aws_region}:{scope.account}:role/{site.environment}/{scope.airflow_role}"
+        for site in scope.sites.all
     ]
 
 

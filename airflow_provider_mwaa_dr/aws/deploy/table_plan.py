@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.aws.mwaa.control_plane import DeployedEnvironment
 from airflow_provider_mwaa_dr.aws.service import Aws
 from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.region_sets import table_model
+from airflow_provider_mwaa_dr.core.sites import Sites
 from airflow_provider_mwaa_dr.exceptions import RefusedError
 
 
@@ -27,18 +28,19 @@ class TablePlan:
     """
     The tables and the stack of a DR set. The constructor reads them and changes nothing.
 
-    :param regions: regions of the environments.
-    :param standby: the standby region, which is the better place for a new stack; None: unknown.
+    :param sites: the two sites.
+    :param standby: the standby site, whose region is the better place for a new stack; None: unknown.
     :raises RefusedError: an existing stack or table cannot be used, and a user has to decide.
     """
 
-    def __init__(self, aws: Aws, regions: Sequence[str], spec: DeploySpec, *, standby: str | None) -> None:
+    def __init__(self, aws: Aws, sites: Sites, spec: DeploySpec, *, standby: str | None) -> None:
         self._spec = spec
-        home = spec.home or standby or regions[0]
-        self._regions = tuple(sorted(regions, key=lambda region: region != home))
+        home = spec.home or (sites.aws_region_of(standby) if standby else "") or sites.all[0].aws_region
+        self._regions = tuple(sorted(sites.aws_regions, key=lambda region: region != home))
         self.stack, self._existing = self._find_stack(aws)
         # The stack's region comes first.
-        self._regions = tuple(sorted(regions, key=lambda region: region != self.stack.region))
+        self._regions = tuple(sorted(sites.aws_regions, key=lambda region: region != self.stack.region))
+        self._sites = sorted(sites.sorted().all, key=lambda site: site.aws_region != self.stack.region)
         self._owned: Mapping[str, str] = {}
         if self._existing is not None and not self._existing.is_empty:
             self._owned = self._existing.parameters
@@ -48,6 +50,13 @@ class TablePlan:
         self._keys = {
             table.name: customer_keys(aws, table.keys) for table in (self.state, self.runs) if table is not None
         }
+        if sites.has_names and self.state_is_eventual:
+            raise RefusedError(
+                f"The state table {spec.state_table} is, or would be, eventually consistent in "
+                f"{' and '.join(self.state_regions)}, and the sites {' and '.join(sites)} have names. "
+                "Nothing was changed.",
+                advice="Use the regions as ids in DR_ENVIRONMENTS, or a table with strong consistency.",
+            )
 
     @property
     def state_regions(self) -> tuple[str, ...]:
@@ -58,7 +67,7 @@ class TablePlan:
     def state_is_eventual(self) -> bool:
         """Whether the state table is, or will be, eventually consistent."""
         if self.state is None or (self._is_busy and self._owns("CreateStateTable")):
-            return not self._witness()
+            return len(self._regions) > 1 and not self._witness()
         return self.state.consistency is TableConsistency.EVENTUAL
 
     @property
@@ -78,7 +87,7 @@ class TablePlan:
                 continue
             verb = "exists" if self._owns(parameter) else "adopted"
             keys = self._keys.get(name, CustomerKeys())
-            account = environments[self._regions[0]].account
+            account = environments[self._sites[0].id].account
             yield DeploymentStep(
                 name=purpose,
                 detail=f"{verb}: {name}, {found.model}",
@@ -153,30 +162,35 @@ class TablePlan:
         # The consistency of a table is fixed when it is created.
         if self._owns("CreateStateTable"):
             return self._owned.get("WitnessRegion", "")
-        return table_model(*self._regions).witness
+        return table_model(*self._regions).witness if len(self._regions) > 1 else ""
 
     def _parameters(self, environments: Mapping[str, DeployedEnvironment]) -> dict[str, str]:
-        here, there = self._regions
+        here, there = self._sites
+        named = {name: site.id for name, site in (("SiteHere", here), ("SiteThere", there)) if site.is_named}
         return {
             "StateTable": self._spec.state_table,
             "RunsTable": self._spec.runs_table,
             "CreateStateTable": _text(self.state is None or self._owns("CreateStateTable")),
             "CreateRunsTable": _text(self.runs is None or self._owns("CreateRunsTable")),
-            "OtherRegion": there,
+            "OtherRegion": there.aws_region,
             "WitnessRegion": self._witness(),
             "DeletionProtection": "true",
-            "EnvironmentHere": environments[here].name,
-            "EnvironmentThere": environments[there].name,
+            **named,
+            "EnvironmentHere": here.environment,
+            "EnvironmentThere": there.environment,
             "CreatePolicies": _text(self._spec.with_policies),
             "AgentsMayFinish": _text(self._spec.agents_may_finish),
             "AgentsMayWriteBack": _text(self._spec.agents_may_write_back),
-            "RoleHere": environments[here].role,
-            "RoleThere": environments[there].role,
+            "RoleHere": environments[here.id].role,
+            "RoleThere": environments[there.id].role,
             "TableKeys": ",".join(sorted({arn for keys in self._keys.values() for arn in keys.arns})),
         }
 
     def _new_tables(self, creates: Sequence[tuple[str, str]], witness: str) -> Iterator[str]:
         for name, purpose in creates:
+            if len(self._regions) == 1:
+                yield f"+ {purpose} {name} in {self._regions[0]}, without replicas: both sites are in this region"
+                continue
             where = f"+ {purpose} {name}: replicas in {' and '.join(self._regions)}"
             if purpose == "runs table":
                 yield f"{where}, eventually consistent; this is sufficient, because each item has one writer"
@@ -195,8 +209,8 @@ class TablePlan:
             yield "no policies: grant the execution roles their permissions first, or their regions hold every run"
             return
         for environment in environments.values():
-            role, region = environment.role, environment.region
-            yield f"+ policy, attached to {role}: read state and ledger, write the items of {region}"
+            role, site = environment.role, environment.site.id
+            yield f"+ policy, attached to {role}: read state and ledger, write the items of {site}"
         if self._spec.agents_may_finish:
             yield "+ policy, attached to both roles: end a plan, to finish a failover whose caller stopped"
         if self._spec.agents_may_write_back:

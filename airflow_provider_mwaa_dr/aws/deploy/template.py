@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files
 
+from airflow_provider_mwaa_dr.core.sites import Site
+
 
 def template(*, keep_tables: bool = True) -> str:
     """
@@ -21,9 +23,13 @@ def alarms_template() -> str:
     return _read("mwaa_dr_alarms.yaml")
 
 
-def alarms_stack(stack: str) -> str:
-    """Return the name of the stacks with alarms, one in each region, for the deployment with the stack *stack*."""
-    return f"{stack}-alarms"
+def alarms_stack(stack: str, site: Site) -> str:
+    """
+    Return the name of the stack with the alarms of *site*, for the deployment with the stack *stack*.
+
+    It has the name of the site only if the id is no region: then another site may be in the same region.
+    """
+    return f"{stack}-alarms-{site.id}" if site.is_named else f"{stack}-alarms"
 
 
 def as_parameters(values: Mapping[str, str]) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_provider_mwaa_dr.aws.mwaa.environment import levels_of_logs
 from airflow_provider_mwaa_dr.aws.service import Aws
+from airflow_provider_mwaa_dr.core.sites import Site
 from airflow_provider_mwaa_dr.exceptions import DeploymentError, NotReadyError
 
 POLL_S = 30.0
@@ -30,6 +31,7 @@ class DeployedEnvironment:
     """
     An environment as GetEnvironment describes it.
 
+    :param site: with its name and its region.
     :param role: name of the execution role; *role_arn* also has its path.
     :param options: values may be secrets, so messages never show them.
     :param failure: why the last update failed; empty if it did not fail.
@@ -38,8 +40,7 @@ class DeployedEnvironment:
     :param managed_by: what else sets the options of the environment, as far as its tags tell; empty: unknown.
     """
 
-    region: str
-    name: str
+    site: Site
     status: str
     airflow_version: str
     partition: str
@@ -59,6 +60,16 @@ class DeployedEnvironment:
     managed_by: str = ""
 
     @property
+    def region(self) -> str:
+        """Its AWS region."""
+        return self.site.aws_region
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.site.environment
+
+    @property
     def is_busy(self) -> bool:
         """Whether an update, or other work of the service, is in progress."""
         return self.status in BUSY
@@ -68,18 +79,18 @@ class DeployedEnvironment:
 
 
 class ControlPlane:
-    """The environment *name* in *region*. Methods raise AwsError if MWAA refuses a call or does not answer."""
+    """The environment of *site*. Methods raise AwsError if MWAA refuses a call or does not answer."""
 
-    def __init__(self, aws: Aws, region: str, name: str) -> None:
-        self.region = region
-        self.name = name
+    def __init__(self, aws: Aws, site: Site) -> None:
+        self.site = site
+        self.name = site.environment
         self._clock = aws.clock
-        self._mwaa = aws("mwaa", region)
+        self._mwaa = aws("mwaa", site.aws_region)
 
     def describe(self) -> DeployedEnvironment:
         """Return the current description."""
         return _deployed_environment(
-            self.region, self._mwaa.call_idempotent("get_environment", Name=self.name)["Environment"]
+            self.site, self._mwaa.call_idempotent("get_environment", Name=self.name)["Environment"]
         )
 
     def update(self, changes: Mapping[str, Any]) -> None:
@@ -130,13 +141,12 @@ def require_usable(environment: DeployedEnvironment) -> None:
         )
 
 
-def _deployed_environment(region: str, found: Mapping[str, Any]) -> DeployedEnvironment:
+def _deployed_environment(site: Site, found: Mapping[str, Any]) -> DeployedEnvironment:
     arn = found["Arn"].split(":")
     last = found.get("LastUpdate") or {}
     why = (last.get("Error") or {}).get("ErrorMessage", "no reason is given")
     return DeployedEnvironment(
-        region=region,
-        name=found["Name"],
+        site=site,
         status=found["Status"],
         airflow_version=found.get("AirflowVersion", ""),
         partition=arn[1],

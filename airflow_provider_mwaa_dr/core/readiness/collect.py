@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.environments import known_region
+from airflow_provider_mwaa_dr.core.environments import environment_names, known_region
 from airflow_provider_mwaa_dr.core.failover.recorded_sets import dags_not_unpaused
 from airflow_provider_mwaa_dr.core.heartbeats import beats, live_agents
 from airflow_provider_mwaa_dr.core.identity import IdentityClaimWatch
@@ -32,6 +32,7 @@ from airflow_provider_mwaa_dr.core.ports import (
 )
 from airflow_provider_mwaa_dr.core.readiness.model import Facts, RegionFacts, Unknown, try_read
 from airflow_provider_mwaa_dr.core.readiness.tables import state_advice
+from airflow_provider_mwaa_dr.core.sites import Sites, is_aws_region
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import ConfigError, StaleStateError, UnreadableItemError
@@ -111,7 +112,16 @@ def collect_facts(
         registered=registered,
         unreadable=try_read(lambda: store.unreadable(regions)),
         dags_not_unpaused=() if isinstance(left, Unknown) else left,
+        sites=_sites(store, settings, regions),
     )
+
+
+def _sites(store: StateStore, settings: DRConfig, regions: Sequence[str]) -> Sites:
+    """Return the sites from the settings, or from the registry if an id among *regions* does not tell its region."""
+    if settings.sites or all(map(is_aws_region, regions)):
+        return settings.sites
+    found = try_read(lambda: environment_names(store, {}))
+    return Sites() if isinstance(found, Unknown) else found
 
 
 def _last_active(store: StateStore, environments: Mapping[str, Environment], *, besides: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import TypeAlias, TypeVar
@@ -22,6 +22,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     TableDescription,
     Unpublished,
 )
+from airflow_provider_mwaa_dr.core.sites import Sites
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import DRError, MwaaAccessError, StateAccessError, UnreadableItem
 
@@ -128,6 +129,7 @@ class Facts:
     :param source: the active region.
     :param target: the region that the checks examine as the target of a failover.
     :param settings: the caller's settings.
+    :param sites: the sites of the set; none if they are unknown, and each id is a region.
     :param silence_s: the longest wait for a heartbeat.
     :param may_flip: whether the caller may write the state.
     :param runs_table: None if no runs table is known.
@@ -150,11 +152,22 @@ class Facts:
     registered: frozenset[str] | Unknown | None = None
     unreadable: Sequence[UnreadableItem] | Unknown = ()
     dags_not_unpaused: tuple[str, ...] = ()
+    sites: Sites = field(default_factory=Sites)
 
     @property
     def regions(self) -> tuple[RegionFacts, RegionFacts]:
         """Target and source."""
         return self.target, self.source
+
+    def aws_region_of(self, region: RegionFacts) -> str:
+        """Return the AWS region of a site."""
+        return self.sites.aws_region_of(region.region) or region.region
+
+    @property
+    def shared_region(self) -> str:
+        """The AWS region that both sites are in; empty if they are in two."""
+        one, other = (self.aws_region_of(region) for region in self.regions)
+        return one if one == other else ""
 
     @property
     def wanted(self) -> frozenset[str] | Unknown:

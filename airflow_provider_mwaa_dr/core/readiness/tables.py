@@ -87,14 +87,18 @@ def state_advice(state: DRState, registered: Collection[str], *, table: str, tar
 
 
 def check_table(facts: Facts) -> CheckResult:
-    """Whether the state table survives the loss of a region, and all regions read all its copies."""
+    """
+    Whether the state table survives the loss of a region, and all regions read all its copies.
+
+    Of a set in one region, the table is in this region only.
+    """
     table = facts.table
     if isinstance(table, Unknown):
         return not_checked("table", table.why, "Give the caller dynamodb:DescribeTable on the state table.")
     sentences, advice = [], []
     here = table.regions[0]
-    if table.consistency is TableConsistency.SINGLE:
-        if here == facts.source.region:
+    if table.consistency is TableConsistency.SINGLE and here != facts.shared_region:
+        if here == facts.aws_region_of(facts.source):
             sentences.append(f"{table.name} is only in {here}, the active region: without it, no failover is possible")
         else:
             sentences.append(
@@ -111,7 +115,7 @@ def check_table(facts: Facts) -> CheckResult:
         advice.append("Use strong consistency if AWS offers it for these regions. Otherwise, force a failover only ")
         advice[-1] += "if the active region is certainly down."
     if table.consistency is not TableConsistency.SINGLE:
-        bare = [region.region for region in facts.regions if region.region not in table.regions]
+        bare = [place for region in facts.regions if (place := facts.aws_region_of(region)) not in table.regions]
         if bare:
             sentences.append(f"no copy in {', '.join(bare)}")
             advice.append(f"Add a replica in {bare[0]}.")
@@ -132,6 +136,8 @@ def check_table(facts: Facts) -> CheckResult:
         )
     if not sentences:
         why = f"{table.name}: {table.consistency.value} consistency, copies in {', '.join(table.regions)}"
+        if table.consistency is TableConsistency.SINGLE:
+            why = f"{table.name} is in {here}, like both sites"
         return CheckResult(name="table", verdict=Verdict.OK, why=why)
     return CheckResult(name="table", verdict=Verdict.WARN, why="; ".join(sentences), advice=" ".join(advice))
 
@@ -143,11 +149,11 @@ def _readers(facts: Facts) -> Iterable[tuple[str, set[str]]]:
         if not isinstance(region.inventory, Unknown):
             options = region.inventory.options
             named = f"{options.get('state_table_region', '')},{options.get('state_table_replicas', '')}"
-            yield region.region, {each for each in named.split(",") if each} or {region.region}
+            yield region.region, {each for each in named.split(",") if each} or {facts.aws_region_of(region)}
 
 
 def check_runs_table(facts: Facts) -> CheckResult:
-    """Whether there is a ledger, and whether it survives the loss of a region."""
+    """Whether there is a ledger, and whether it survives the loss of a region that has not all sites."""
     table = facts.runs_table
     if table is None:
         return CheckResult(
@@ -160,7 +166,7 @@ def check_runs_table(facts: Facts) -> CheckResult:
         )
     if isinstance(table, Unknown):
         return not_checked("runs_table", table.why, "Give the caller dynamodb:DescribeTable on the runs table.")
-    if table.consistency is TableConsistency.SINGLE:
+    if table.consistency is TableConsistency.SINGLE and table.regions[0] != facts.shared_region:
         return CheckResult(
             name="runs_table",
             verdict=Verdict.WARN,

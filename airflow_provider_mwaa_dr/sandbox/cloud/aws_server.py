@@ -27,7 +27,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -90,7 +90,7 @@ class ServerConfig:
     :param lag_s: the longest time until a write is copied.
     :param callers: port by caller.
     :param web: port by caller and region, for the web servers of the environments.
-    :param environments: by region; may be added while the server runs.
+    :param environments: by site; may be added while the server runs.
     :param update_s: how long an update of an environment takes.
     :param data_lag_s: the longest time until an object is in the bucket's replica; how long the switch of a global
         database takes.
@@ -116,8 +116,7 @@ def load_config(path: Path) -> ServerConfig:
         callers=row["callers"],
         web=row.get("web", {}),
         environments={
-            region: Environment.from_json(region, environment)
-            for region, environment in row.get("environments", {}).items()
+            site: Environment.from_json(site, environment) for site, environment in row.get("environments", {}).items()
         },
         update_s=float(row.get("update_s", 0.0)),
         data_lag_s=float(row.get("data_lag_s", 0.0)),
@@ -203,6 +202,7 @@ class AwsServer:
         self.log = RequestLog(folder / "requests.jsonl")
         self.mwaa = MwaaEndpoint(
             environment=self._environment,
+            in_region=self._in_region,
             web_port=lambda caller, region: self.config().web.get(caller, {}).get(region),
             clock=clock,
             update_s=lambda: self.config().update_s,
@@ -338,9 +338,10 @@ class AwsServer:
         named = f"?versionId={quote(version)}" if version else ""
         return self._ask_s3(region, "HEAD", f"/{quote(bucket)}/{quote(key)}{named}").status == 200
 
-    def _bucket_dags(self, region: str) -> Mapping[str, bytes]:
-        """Return the files in the DAGs folder of a region's bucket, by path relative to that folder."""
-        environment = self.config().environments[region]
+    def _bucket_dags(self, site: str) -> Mapping[str, bytes]:
+        """Return the files in the DAGs folder of a site's bucket, by path relative to that folder."""
+        environment = self.config().environments[site]
+        region = environment.region
         bucket = f"/{quote(environment.bucket)}"
         prefix = environment.described.get("DagS3Path", "dags").strip("/") + "/"
         found: dict[str, bytes] = {}
@@ -360,8 +361,8 @@ class AwsServer:
 
     def _dags_folders(self) -> Mapping[str, Path]:
         return {
-            region: self._home.region_folder(region) / "dags"
-            for region, environment in self.config().environments.items()
+            site: self._home.region_folder(site) / "dags"
+            for site, environment in self.config().environments.items()
             if environment.is_bare
         }
 
@@ -387,11 +388,11 @@ class AwsServer:
 
         The process belongs to this server's session, and ends with it.
         """
-        log_path = self._home.log(environment.region, "update")
+        log_path = self._home.log(environment.site, "update")
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("a") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", _UPDATE, "--home", str(self._home), environment.region],
+                [sys.executable, "-m", _UPDATE, "--home", str(self._home), environment.site],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True,
             )  # fmt: skip
         assert process.stdin is not None
@@ -410,8 +411,11 @@ class AwsServer:
 
         return poll
 
-    def _environment(self, region: str) -> Environment | None:
-        return self.config().environments.get(region)
+    def _environment(self, site: str) -> Environment | None:
+        return self.config().environments.get(site)
+
+    def _in_region(self, region: str) -> Sequence[Environment]:
+        return [each for each in self.config().environments.values() if each.region == region]
 
     def _ports(self) -> list[Port]:
         config = self.config()

@@ -47,7 +47,7 @@ class GlobalTable(Table, CloudFormationModel):
         cls, resource_name: str, cloudformation_json: dict[str, Any], account_id: str, region_name: str, **_: Any
     ) -> GlobalTable:
         """Create the table in the regions of all replicas. :raises ValueError: DynamoDB would refuse it."""
-        properties = cloudformation_json["Properties"]
+        properties = _properties(cloudformation_json)
         regions = [replica["Region"] for replica in properties["Replicas"]]
         _require_possible(properties, regions, region_name)
         if any(resource_name in dynamodb_backends[account_id][region].tables for region in regions):
@@ -71,7 +71,7 @@ class GlobalTable(Table, CloudFormationModel):
         region_name: str,  # noqa: ARG003  (moto names its arguments)
     ) -> GlobalTable:
         """Update what can change in place: the deletion protection, and properties that are only described."""
-        properties = cloudformation_json["Properties"]
+        properties = _properties(cloudformation_json)
         for replica in properties["Replicas"]:
             table = _stored(account_id, replica["Region"], new_resource_name)
             table.properties = properties
@@ -131,6 +131,12 @@ class GlobalTable(Table, CloudFormationModel):
         if _is_true((replica.get("PointInTimeRecoverySpecification") or {}).get("PointInTimeRecoveryEnabled")):
             table.continuous_backups["PointInTimeRecoveryDescription"] = {"PointInTimeRecoveryStatus": "ENABLED"}
         return table
+
+
+def _properties(cloudformation_json: dict[str, Any]) -> dict[str, Any]:
+    """Return the properties without those that are AWS::NoValue. moto leaves None for such an item of a list."""
+    properties = cloudformation_json["Properties"]
+    return {**properties, "Replicas": [replica for replica in properties["Replicas"] if replica is not None]}
 
 
 def _stored(account_id: str, region: str, name: str) -> GlobalTable:

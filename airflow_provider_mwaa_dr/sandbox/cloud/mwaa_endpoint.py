@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.cookies import CookieError, SimpleCookie
@@ -45,6 +45,8 @@ class Environment:
     """
     The real Airflow behind an emulated environment.
 
+    :param region: its AWS region.
+    :param name_of_site: id of its site; empty: the region.
     :param authorization: value of the ``Authorization`` header that its API accepts.
     :param status: the status in ``GetEnvironment``; tests and users may set it in ``config.json``.
     :param role: name of the execution role; empty for the environment's own name.
@@ -63,10 +65,21 @@ class Environment:
     bucket: str = ""
     described: Mapping[str, Any] = field(default_factory=dict)
     is_bare: bool = False
+    name_of_site: str = ""
+
+    @property
+    def site(self) -> str:
+        """Id of its site."""
+        return self.name_of_site or self.region
 
     @classmethod
-    def from_json(cls, region: str, row: Mapping[str, Any]) -> Environment:
-        """Return the environment that ``config.json`` describes. :raises KeyError: a required member is missing."""
+    def from_json(cls, site: str, row: Mapping[str, Any]) -> Environment:
+        """
+        Return the environment of *site* that ``config.json`` describes. Its region is the id of the site, unless it has
+        another one.
+
+        :raises KeyError: a required member is missing.
+        """
         auth = row["auth"]
         if "header" in auth:
             authorization = auth["header"]
@@ -74,7 +87,8 @@ class Environment:
             pair = f"{auth['username']}:{auth['password']}".encode()
             authorization = f"Basic {base64.b64encode(pair).decode()}"
         return cls(
-            region=region,
+            region=row.get("region", site),
+            name_of_site=site,
             name=row["name"],
             airflow_url=row["airflow_url"].rstrip("/"),
             airflow_version=row["airflow_version"],
@@ -145,8 +159,9 @@ class MwaaEndpoint:
     """
     The service. Thread-safe; a call never waits for the Airflow of another call.
 
-    :param environment: returns a region's environment, None if it has none (yet).
-    :param web_port: returns the port of a region's web server for a caller, None if there is none.
+    :param environment: returns a site's environment, None if it has none (yet).
+    :param in_region: returns the environments in an AWS region; None: that of the site whose id is the region.
+    :param web_port: returns the port of a site's web server for a caller, None if there is none.
     :param clock: monotonic seconds, for the limits, for the lifetime of tokens, and for updates.
     :param update_s: how long an update takes; 0 if it takes effect immediately. Until it ends, the environment is
         UPDATING, refuses other updates, and GetEnvironment returns the old values.
@@ -161,6 +176,7 @@ class MwaaEndpoint:
         self,
         *,
         environment: Callable[[str], Environment | None],
+        in_region: Callable[[str], Sequence[Environment]] | None = None,
         web_port: Callable[[str, str], int | None],
         clock: Callable[[], float] = time.monotonic,
         rest_timeout_s: float = REST_TIMEOUT_S,
@@ -169,6 +185,7 @@ class MwaaEndpoint:
         rebuild: Callable[[Environment, Mapping[str, Any]], Rebuilding] = lambda *_: str,
     ) -> None:
         self._environment = environment
+        self._in_region = in_region or (lambda region: [each for each in [environment(region)] if each is not None])
         self._web_port = web_port
         self._clock = clock
         self._rest_timeout_s = rest_timeout_s
@@ -184,13 +201,14 @@ class MwaaEndpoint:
         """Return the service's answer to a signed request; 404 for an unknown operation."""
         parts = [unquote(part) for part in urlsplit(request.path).path.split("/") if part]
         region = request.region or ""
-        environment = self._environment(region)
+        environments = {environment.name: environment for environment in self._in_region(region)}
         if parts == ["environments"] and request.method == "GET":
-            return json_answer(200, {"Environments": [environment.name] if environment else []})
+            return json_answer(200, {"Environments": list(environments)})
         if len(parts) != 2:
             return error_answer(404, "UnknownOperationException", f"{request.method} {request.path}")
         kind, name = parts
-        if environment is None or environment.name != name:
+        environment = environments.get(name)
+        if environment is None:
             return error_answer(
                 404, "ResourceNotFoundException", f"No environment found with name {name} in {region or 'no region'}."
             )
@@ -236,10 +254,10 @@ class MwaaEndpoint:
             return json_answer(502, {"detail": "Bad Gateway"})
 
     def _of(self, environment: Environment) -> _Memory:
-        return self._memory.setdefault(environment.region, _Memory())
+        return self._memory.setdefault(environment.site, _Memory())
 
     def _describe(self, environment: Environment, caller: str) -> dict[str, Any]:
-        port = self._web_port(caller, environment.region)
+        port = self._web_port(caller, environment.site)
         with self._lock:
             memory = self._of(environment)
             status = self._status(environment, memory)
@@ -376,9 +394,9 @@ class MwaaEndpoint:
             return True
 
     def _create_web_login_token(self, environment: Environment, caller: str) -> Answer:
-        port = self._web_port(caller, environment.region)
+        port = self._web_port(caller, environment.site)
         if port is None:
-            return error_answer(500, "InternalServerException", f"{caller} has no web port for {environment.region}.")
+            return error_answer(500, "InternalServerException", f"{caller} has no web port for {environment.site}.")
         token = secrets.token_urlsafe(32)
         with self._lock:
             _keep(self._of(environment).tokens, token, now=self._clock(), life_s=TOKEN_S)

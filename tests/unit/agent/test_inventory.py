@@ -335,9 +335,10 @@ def test_packages_have_one_spelling() -> None:
 
 def test_options_are_texts_that_can_be_compared() -> None:
     """The same setting has the same text, whatever the order in which the user wrote it."""
-    texts = option_texts(parse_config({"lease_s": "60.0", "exempt_dags": "b,a", "environments": "r2=b,r1=a"}))
-    assert set(texts) == {option.name for option in OPTIONS if option.is_setting}
-    assert (texts["lease_s"], texts["exempt_dags"], texts["environments"]) == ("60", "a,b", "r1=a,r2=b")
+    raw = {"lease_s": "60.0", "exempt_dags": "b,a", "environments": "us-east-2=b,us-east-1=a"}
+    texts = option_texts(parse_config(raw))
+    assert set(texts) == {option.field for option in OPTIONS if option.is_setting}
+    assert (texts["lease_s"], texts["exempt_dags"], texts["environments"]) == ("60", "a,b", "us-east-1=a,us-east-2=b")
     assert option_texts(DRConfig(environments={}, on_unreachable=OnUnreachable.RUN))["on_unreachable"] == "run"
 
 

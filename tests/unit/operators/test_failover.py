@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverRecord
+from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverRecord, Registration
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan
 from tests.unit.core.dr_set import WANTED, World
 from tests.unit.operators.conftest import with_hook
@@ -237,7 +237,9 @@ def test_an_automatic_failover_supersedes_no_plan(dr_set: World) -> None:
     dr_set.store.write(
         transitions.claim(dr_set.state, plan, at=dr_set.clock.now()), expected_version=dr_set.state.version
     )
-    settings = {"environments": "us-east-2=ohio,us-east-1=virginia,us-west-2=oregon"}
+    # The registry keeps the environments that a set had.
+    for region, name in (("us-east-2", "ohio"), ("us-east-1", "virginia"), ("us-west-2", "oregon")):
+        dr_set.store.register(Registration(region=region, environment=name))
     with pytest.raises(AirflowFailException, match="No failover to us-west-2 was started"):
-        operator(dr_set, settings, target_region="us-west-2", cooldown=timedelta(hours=6)).execute(CONTEXT)
+        operator(dr_set, {"environments": ""}, target_region="us-west-2", cooldown=timedelta(hours=6)).execute(CONTEXT)
     assert dr_set.state.plan == plan

@@ -29,7 +29,8 @@ The role of the environment needs ``s3:PutObject`` and ``s3:GetObject`` on the m
 ``secretsmanager:DescribeSecret`` and ``secretsmanager:StopReplicationToReplica``.
 
 If a task fails, the failover stays halted, and no region executes. Clear the task to continue, or cancel: trigger
-``dr_failover`` with the region that is still active, after you have moved the data back.
+``dr_failover`` with the region that is still active, after you have moved the data back. If the source is lost after
+the drain, trigger this DAG again with the mode *forced*.
 """
 
 from __future__ import annotations
@@ -69,6 +70,11 @@ def client(service: str, region: str) -> Any:
     import boto3  # noqa: PLC0415  (it would make each parse of the file slower)
 
     return boto3.client(service, region_name=region)
+
+
+def is_forced(record: dict[str, Any], mode: str) -> bool:
+    """Return whether the data moves without the source: it was not drained, or the caller says that it is lost now."""
+    return "forced" in {record["mode"], mode}
 
 
 def is_moved(record: dict[str, Any]) -> bool:
@@ -115,7 +121,7 @@ with DAG(
     resume = FailoverOperator(task_id="resume", plan_id="{{ ti.xcom_pull(task_ids='drain')['id'] or '' }}", **same)
 
     @task
-    def marker(record: dict[str, Any]) -> dict[str, Any]:
+    def marker(record: dict[str, Any], mode: str) -> dict[str, Any]:
         """
         Return which marker the target's bucket must have, or the age of the newest one.
 
@@ -126,7 +132,7 @@ with DAG(
         buckets, source, target = data("buckets"), record["from"], record["to"]
         if not buckets or is_moved(record):
             return found
-        if record["mode"] == "graceful":
+        if not is_forced(record, mode):
             key = f"dr-marker/{record['id']}"
             client("s3", source).put_object(Bucket=buckets[source], Key=key, Body=b"")
             return {**found, "key": key}
@@ -152,7 +158,7 @@ with DAG(
         return True
 
     @task
-    def switch_database(record: dict[str, Any]) -> str:
+    def switch_database(record: dict[str, Any], mode: str) -> str:
         """
         Start the switch, and return what was started: ``switchover``, ``failover``, or empty for nothing.
 
@@ -165,7 +171,7 @@ with DAG(
         if is_writer(found, arn) or found.get("FailoverState", {}).get("ToDbClusterArn") == arn:
             return ""
         switch = {"GlobalClusterIdentifier": name, "TargetDbClusterIdentifier": arn}
-        if record["mode"] == "graceful":
+        if not is_forced(record, mode):
             client("rds", source).switchover_global_cluster(**switch)
             return "switchover"
         client("rds", target).failover_global_cluster(**switch, AllowDataLoss=True)
@@ -191,12 +197,12 @@ with DAG(
         return is_writer(describe(record["to"]), data("clusters")[record["to"]])
 
     @task
-    def secret(record: dict[str, Any]) -> str:
+    def secret(record: dict[str, Any], mode: str) -> str:
         """Return the status of the secret in the target: ``in sync``, ``promoted``, or empty for no secret."""
         name, source, target = data("secret"), record["from"], record["to"]
         if not name or is_moved(record):
             return ""
-        if record["mode"] == "graceful":
+        if not is_forced(record, mode):
             replicas = client("secretsmanager", source).describe_secret(SecretId=name).get("ReplicationStatus", [])
             # Without an entry for the target, the secret of the source is itself a replica, of the target's secret.
             late = [each for each in replicas if each["Region"] == target and each["Status"] != "InSync"]
@@ -209,8 +215,9 @@ with DAG(
         return "promoted"
 
     record: Any = drain.output
-    written = marker(record)
-    started = switch_database(record)
+    mode = "{{ params.mode }}"
+    written = marker(record, mode)
+    started = switch_database(record, mode)
     marker_arrived(record, written) >> started
     started >> database_switched(record) >> resume
-    secret(record) >> resume
+    secret(record, mode) >> resume

@@ -145,6 +145,8 @@ def run(python: Path, *arguments: str, root: Path, folder: Path) -> int:
         "AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY": "True",
         # Pytest plugins of Airflow's dependencies warn, and the tests treat warnings as errors.
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        # For a test's emulated AWS, which needs moto.
+        "MWAA_DR_TEST_PYTHON": sys.executable,
     }
     if (folder / MIGRATED).is_file():
         settings["MWAA_DR_MIGRATED_DATABASE"] = str(folder / MIGRATED)

@@ -190,39 +190,39 @@ def test_a_graceful_failover_waits_for_the_marker_and_switches_without_loss(
     aws: FakeAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = data_steps(monkeypatch)
-    written = steps["marker"](RECORD)
+    written = steps["marker"](RECORD, "auto")
     assert written == {"key": "dr-marker/p1", "rpo_s": None}
     assert ("ohio", "dr-marker/p1") in aws.objects
     assert not steps["marker_arrived"](RECORD, written)
     aws.objects["virginia", "dr-marker/p1"] = b""
     assert steps["marker_arrived"](RECORD, written)
     assert not steps["database_switched"](RECORD)
-    assert steps["switch_database"](RECORD) == "switchover"
-    assert steps["switch_database"](RECORD) == "", "a retry finds the switch that is in progress"
+    assert steps["switch_database"](RECORD, "auto") == "switchover"
+    assert steps["switch_database"](RECORD, "auto") == "", "a retry finds the switch that is in progress"
     assert not steps["database_switched"](RECORD)
     aws.end_switch()
     assert steps["database_switched"](RECORD)
-    assert steps["switch_database"](RECORD) == "", "a retry finds the target as the writer"
-    assert steps["secret"](RECORD) == "in sync"
+    assert steps["switch_database"](RECORD, "auto") == "", "a retry finds the target as the writer"
+    assert steps["secret"](RECORD, "auto") == "in sync"
     assert aws.calls == ["switchover"]
     aws.status = "InProgress"
     with pytest.raises(ValueError, match="InProgress, not InSync"):
-        steps["secret"](RECORD)
+        steps["secret"](RECORD, "auto")
 
 
 def test_a_forced_failover_measures_the_loss_and_does_not_call_the_source(
     aws: FakeAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps, record = data_steps(monkeypatch), {**RECORD, "mode": "forced"}
-    assert steps["marker"](record) == {"key": "", "rpo_s": None}, "no marker has ever arrived"
+    assert steps["marker"](record, "auto") == {"key": "", "rpo_s": None}, "no marker has ever arrived"
     at = datetime.now(timezone.utc) - timedelta(seconds=90)
     aws.objects["virginia", "dr-marker/us-east-2"] = at.isoformat().encode()
-    written = steps["marker"](record)
+    written = steps["marker"](record, "auto")
     assert written["key"] == ""
     assert written["rpo_s"] >= 90
     assert steps["marker_arrived"](record, written)
-    assert steps["switch_database"](record) == "failover"
-    assert [steps["secret"](record) for _ in range(2)] == ["promoted", "promoted"]
+    assert steps["switch_database"](record, "auto") == "failover"
+    assert [steps["secret"](record, "auto") for _ in range(2)] == ["promoted", "promoted"]
     assert aws.calls == ["failover", "stop replication"]
     assert aws.region == "us-east-1"
 
@@ -234,9 +234,9 @@ def test_data_steps_without_data_or_without_a_move_do_nothing(
     """With an empty Variable, and if the target was active already."""
     steps = data_steps(monkeypatch, values)
     record = RECORD if not values else {**RECORD, "id": None, "from": "us-east-1", "mode": None}
-    written = steps["marker"](record)
+    written = steps["marker"](record, "auto")
     assert steps["marker_arrived"](record, written)
-    assert (steps["switch_database"](record), steps["secret"](record)) == ("", "")
+    assert (steps["switch_database"](record, "auto"), steps["secret"](record, "auto")) == ("", "")
     assert steps["database_switched"](record)
     assert (aws.calls, aws.objects) == ([], {})
 

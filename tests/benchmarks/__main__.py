@@ -2,7 +2,8 @@
 Run all benchmarks, or the given ones: ``python -m tests.benchmarks [NAME ...]``, or ``make bench``.
 
 Each benchmark runs in its own process and writes its figures to build/bench. This program collects them in
-build/bench.json, in a table in build/bench.md, and in the plots build/bench-growth.png and build/bench-ratios.png.
+build/bench.json, in a table in build/bench.md, and in the plots build/bench-growth.png, build/bench-parts.png and
+build/bench-ratios.png.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import subprocess
 import sys
 
-from tests.benchmarks.plots import draw_growth, draw_ratios, factor, growth
+from tests.benchmarks.plots import draw_growth, draw_parts, draw_ratios, factor, growth
 from tests.benchmarks.report import BUILD, row
 
 NAMES = ("scheduler", "command_line", "adoption", "backup", "costs", "running", "failover")
@@ -45,6 +46,7 @@ def main(names: list[str]) -> int:
             lines.append(
                 f"| {name} | {size:.3g} times as many DAGs | {cost:.2g} times as much | {found[-1]['size']:,} |"
             )
+    draw_parts(measured, BUILD.parent / "bench-parts.png")
     draw_ratios(measured, BUILD.parent / "bench-ratios.png")
     (BUILD.parent / "bench.md").write_text("\n".join(lines) + "\n")
     print(f"figures: build/bench.json, build/bench.md{', FAILED: ' + ', '.join(failed) if failed else ''}")

@@ -1,36 +1,55 @@
 """
-Duration of failovers and of pausing, by the number of DAGs: ``python -m tests.benchmarks.failover [VERSION ...]``.
+Duration of failovers and of pausing, by the number of DAGs: ``python -m tests.benchmarks.failover``.
 
-The sandbox runs two real Airflows, and its MWAA accepts ten calls a second, like AWS. On the newest version, the
-benchmark measures complete failovers and failbacks: graceful ones without runs in flight, and forced ones from a dead
-region. On each version, it measures ``mwaa-dr pause`` and ``unpause``. For comparison, it measures two common scripts:
-one REST API call for each DAG, at most ten a second, and ``airflow dags pause`` for each DAG in the environment itself.
-Both are slow, so they pause only some DAGs, and their time is extrapolated. The figures are in
-build/bench/failover.json.
+The sandbox runs two real Airflows with the provider's default intervals, and its MWAA accepts ten calls a second, like
+AWS. The parts, each of which can be measured alone (``--part``):
+
+- ``graceful``: complete failovers and failbacks without runs in flight, with the duration of each step.
+- ``lost``: forced failovers from a region that has been dead for ten seconds or two minutes, up to the first task body
+  in the other region.
+- ``drain``: REST calls during a drain of many DAGs, while a task executes.
+- ``pausing``: ``mwaa-dr pause`` and ``unpause`` on each version. For comparison, it measures two common scripts: one
+  REST API call for each DAG, at most ten a second, and ``airflow dags pause`` for each DAG in the environment itself.
+  Both are slow, so they pause only some DAGs, and their time is extrapolated.
+
+The other parts run on the newest version only. ``--sizes`` selects numbers of DAGs. Each figure has the machine's load
+in its note: other processes on the same cores make each step longer. The figures are in build/bench/failover.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import statistics
 import sys
 import time
-from collections.abc import Sequence
-from datetime import datetime, timezone
+from collections import Counter
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta, timezone
 
 import boto3
 from botocore.config import Config
 
 from airflow_provider_mwaa_dr.aws.mwaa.environment import LISTED
+from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS
+from tests.benchmarks.machine import Busy
 from tests.benchmarks.report import Report, seconds
+from tests.benchmarks.running import AS_INSTALLED
 from tests.sandbox.harness import Airflow, Pair, Shape, opened
+from tests.waiting import wait_until
 
 VERSIONS = ("3.3.1", "3.2.1", "2.11.2")
+PARTS = ("graceful", "drain", "lost", "pausing")
 SIZES = (10, 100, 500, 1000, 2000, 10_000)
 LARGE = (2000, 10_000)
-GOALS = {500: 10.0, 2000: 30.0}
+GOALS = {500: 4.0, 2000: 6.0, 10_000: 30.0}
 TURNS = 2
-LOST_DAGS, LEASE_S = 500, 60
+LOST_DAGS, LEASE_S = 500, DRConfig(environments={}).lease_s
+DEAD_FOR_S = (10.0, 120.0)
+FIRST_BODY_S = 12.0
+DRAINED, CALLS_GOAL = 10_000, 5.0
+LONG_S, COUNTED_S = 30, 15
+"""How long a task executes during a drain, and the part of it, until its end, in which REST calls are counted."""
 PAUSED = 1000
 SOME_BY_REST, SOME_BY_COMMAND = 60, 3
 CALLS_A_SECOND = 10
@@ -47,6 +66,28 @@ except ImportError:
 
 with DAG("{TEMPLATE}", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), tags=["team"]):
     EmptyOperator(task_id="nothing")
+"""
+WITNESSES = f"""
+import time
+from datetime import datetime, timedelta, timezone
+
+from airflow import DAG
+from airflow.decorators import task
+from witness import body
+
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+@task
+def witness(seconds, **context):
+    body(**context)
+    time.sleep(seconds)
+
+
+with DAG("ticks", schedule=timedelta(seconds=5), start_date=START, catchup=False, max_active_runs=1):
+    witness(0)
+with DAG("long", schedule=None, start_date=START):
+    witness({LONG_S})
 """
 # Parsing thousands of DAGs takes two cores half an hour, and neither pausing nor a failover reads their contents. So
 # the DAGs are copied in the database, with a last_parsed_time in the future, so that Airflow does not parse them again.
@@ -99,28 +140,11 @@ def fail_over(pair: Pair, mode: str, steps: Steps) -> float:
 
 def failovers(pair: Pair) -> tuple[list[float], Steps]:
     """Return the durations of graceful failovers and failbacks, and of their steps."""
-    took, steps = [], {}
+    took, steps = list[float](), Steps()
     for _ in range(2 * TURNS):
         took.append(fail_over(pair, "graceful", steps))
         pair.wait_until_reconciled()
     return took, steps
-
-
-def failovers_from_a_dead_region(pair: Pair) -> tuple[list[float], Steps]:
-    """Return the durations of failovers and failbacks from a region that has just been killed, and of their steps."""
-    took, steps = [], {}
-    for _ in range(2):
-        lost = pair.active.name
-        pair.sandbox.kill(lost)
-        took.append(fail_over(pair, "forced", steps))
-        pair.sandbox.revive(lost)
-        pair.wait_until_reconciled()
-    return took, steps
-
-
-def medians(steps: Steps) -> str:
-    """Return the median duration of each step."""
-    return ", ".join(f"{name} {statistics.median(found):.1f}" for name, found in steps.items())
 
 
 class ByRest:
@@ -179,8 +203,10 @@ def measure_failovers(pair: Pair, report: Report, size: int) -> None:
     """Graceful failovers with the default API settings and, for many DAGs, also with the largest pages of the API."""
 
     def keep(what: str, series: str, goal: float | None) -> None:
+        busy = Busy.of(pair)
         took, steps = failovers(pair)
-        report.keep(what=what, unit="s", values=took, goal=goal, note=medians(steps), series=series, size=size)
+        note = f"lists of DAGs: {dag_lists(pair, since=busy.since)}; {busy}"
+        report.keep(what=what, unit="s", values=took, goal=goal, note=note, series=series, size=size, parts=steps)
 
     keep(f"failover of {size:,} DAGs", "a graceful failover", GOALS.get(size))
     if size in LARGE:
@@ -191,43 +217,146 @@ def measure_failovers(pair: Pair, report: Report, size: int) -> None:
             airflow.restart_api_server()
 
 
-def measure_lost(report: Report, version: str) -> None:
-    """Forced failovers from a dead region, with the default lease."""
-    shape = Shape(version=version, name="bench-lost", ledger=True, dr=(("lease_s", str(LEASE_S)),))
-    with opened(shape) as pair:
-        deploy(pair, LOST_DAGS)
-        took, steps = failovers_from_a_dead_region(pair)
-    report.keep(
-        what=f"failover of {LOST_DAGS} DAGs from a dead region, lease {LEASE_S} s",
-        unit="s",
-        values=took,
-        goal=LEASE_S + 15,
-        note=medians(steps),
+def rest_calls(pair: Pair, *, since: datetime) -> list[tuple[datetime, str, float]]:
+    """Return time, method with path, and seconds of each call of InvokeRestApi since then, oldest first."""
+    return sorted(
+        (datetime.fromisoformat(row["at"]), row["rest"], row["ms"] / 1000)
+        for region in pair.airflows
+        for row in pair.sandbox.requests(region, "mwaa", since=since)
+        if "rest" in row
     )
 
 
-def main(versions: Sequence[str] = VERSIONS) -> None:
-    """Measure, and write and print a row for each figure as soon as it exists."""
-    report = Report("failover", {"airflow": ", ".join(versions)})
-    for version in versions:
-        print(f"{datetime.now(tz=timezone.utc):%H:%M:%S} Airflow {version}", file=sys.stderr, flush=True)
-        with opened(Shape(version=version, name=f"bench-{version}", ledger=True)) as pair:
-            for size in SIZES if version == VERSIONS[0] else (PAUSED,):
+def dag_lists(pair: Pair, *, since: datetime) -> str:
+    """Return how many calls listed or changed DAGs, and how long they took together."""
+    found = [took_s for _, what, took_s in rest_calls(pair, since=since) if what.endswith(" /dags")]
+    return f"{len(found)} calls, {sum(found):.1f} s"
+
+
+def measure_drain(pair: Pair, report: Report) -> None:
+    """REST calls during a drain that waits for one task."""
+    source, target = pair.active, pair.standby.name
+    for airflow in pair.airflows.values():
+        airflow.deploy("bench_witnesses.py", WITNESSES)
+        airflow.wait_for_dag("long")
+    source.unpause("long")
+    busy = Busy.of(pair)
+    run_id = source.trigger("long")
+    line = wait_until(lambda: source.executed("long", run_id), "the long task executes")[0]
+    fail_over(pair, "graceful", {})
+    end = line.at + timedelta(seconds=LONG_S)
+    calls = rest_calls(pair, since=end - timedelta(seconds=COUNTED_S))
+    counted = Counter(what for at, what, _ in calls if at < end)
+    every = [at for at, _, _ in rest_calls(pair, since=busy.since)]
+    most = max(sum(at <= other < at + timedelta(seconds=1) for other in every) for at in every)
+    report.keep(
+        what=f"REST calls a second during a drain, {DRAINED:,} DAGs",
+        unit="",
+        values=[sum(counted.values()) / COUNTED_S],
+        goal=CALLS_GOAL,
+        note=f"{', '.join(f'{what} {count}' for what, count in counted.most_common())} in {COUNTED_S} s; "
+        f"at most {most} in a second of the whole failover to {target}, both regions together; {busy}",
+    )
+
+
+def measure_lost(report: Report, version: str) -> None:
+    """Forced failovers from a dead region, with the default intervals, up to the first task body."""
+    with opened(Shape(version=version, name="bench-lost", ledger=True, dr=AS_INSTALLED)) as pair:
+        deploy(pair, LOST_DAGS)
+        for airflow in pair.airflows.values():
+            airflow.deploy("bench_witnesses.py", WITNESSES)
+            airflow.wait_for_dag("ticks")
+        pair.active.unpause("ticks")
+        for dead_s in DEAD_FOR_S:
+            busy = Busy.of(pair)
+            steps = Steps()
+            found = [lost_failover(pair, dead_s, steps) for _ in range(2)]
+            since_death, since_decision = zip(*found, strict=True)
+            is_counted_from_death = dead_s < LEASE_S
+            report.keep(
+                what=f"forced failover of {LOST_DAGS} DAGs, region dead for {dead_s:g} s, lease {LEASE_S:g} s: from "
+                f"{'the death' if is_counted_from_death else 'the decision'} to the first task body",
+                unit="s",
+                values=since_death if is_counted_from_death else since_decision,
+                goal=FIRST_BODY_S + (1.1 * LEASE_S if is_counted_from_death else 0.0),
+                note=f"since the decision: {', '.join(f'{each:.1f}' for each in since_decision)}; {busy}",
+                parts=steps,
+            )
+
+
+def lost_failover(pair: Pair, dead_s: float, steps: Steps) -> tuple[float, float]:
+    """
+    Fail over from the active region *dead_s* after its death, and revive it; add the durations of the steps to *steps*.
+
+    :return: the seconds to the first task body in the other region: from the death, and from the start of the command.
+    """
+    lost, target = pair.active, pair.standby
+    began = datetime.now(tz=timezone.utc)
+    wait_until(lambda: bodies(lost, since=began), f"{lost.name} executes")
+    wait_until(lambda: "ticks" in snapshot_of(pair, lost.name), "the snapshot is complete")
+    died, died_at = datetime.now(tz=timezone.utc), time.monotonic()
+    pair.sandbox.kill(lost.name)
+    time.sleep(max(0.0, died_at + dead_s - time.monotonic()))
+    decided = datetime.now(tz=timezone.utc)
+    fail_over(pair, "forced", steps)
+    first = min(wait_until(lambda: bodies(target, since=decided), f"{target.name} executes"))
+    pair.sandbox.revive(lost.name)
+    pair.wait_until_reconciled()
+    return (first - died).total_seconds(), (first - decided).total_seconds()
+
+
+def bodies(airflow: Airflow, *, since: datetime) -> list[datetime]:
+    """Return when the scheduled task bodies of a region have begun since then."""
+    return [line.at for line in airflow.executed("ticks") if line.at > since]
+
+
+def snapshot_of(pair: Pair, region: str) -> Collection[str]:
+    """Return the DAGs in the snapshot of a region, if it has all of them; else nothing."""
+    found = pair.table.get(SNAPSHOTS, region)
+    return found.dag_ids if found is not None and len(found.dag_ids) > LOST_DAGS else ()
+
+
+def measure_pausing(pair: Pair, report: Report, version: str) -> None:
+    """Pausing and unpausing, and the two common scripts."""
+    found = pausing(pair)
+    peers = {"one REST call for each DAG": found["rest"], "one airflow dags pause for each DAG": found["command"]}
+    for word in ("pause", "unpause"):
+        what = f"{word} of {PAUSED:,} DAGs, Airflow {version}"
+        report.keep(what=what, unit="s", values=found[word], goal=5.0, peers=peers)
+
+
+def measure(version: str, sizes: Sequence[int], parts: Collection[str], report: Report) -> None:
+    """Measure *parts* on one version, and write and print a row for each figure as soon as it exists."""
+    is_newest = version == VERSIONS[0]
+    graceful = set(sizes) if is_newest and "graceful" in parts else set()
+    drained = {DRAINED} if is_newest and "drain" in parts else set()
+    paused = {PAUSED} if "pausing" in parts else set()
+    if every := sorted(graceful | drained | paused):
+        with opened(Shape(version=version, name=f"bench-{version}", ledger=True, dr=AS_INSTALLED)) as pair:
+            for size in every:
                 deploy(pair, size)
-                if version == VERSIONS[0]:
+                if size in graceful:
                     measure_failovers(pair, report, size)
-                if size == PAUSED:
-                    found = pausing(pair)
-                    peers = {
-                        "one REST call for each DAG": found["rest"],
-                        "one airflow dags pause for each DAG": found["command"],
-                    }
-                    for word in ("pause", "unpause"):
-                        what = f"{word} of {PAUSED:,} DAGs, Airflow {version}"
-                        report.keep(what=what, unit="s", values=found[word], goal=5.0, peers=peers)
-        if version == VERSIONS[0]:
-            measure_lost(report, version)
+                if size in drained:
+                    measure_drain(pair, report)
+                if size in paused:
+                    measure_pausing(pair, report, version)
+    if is_newest and "lost" in parts:
+        measure_lost(report, version)
+
+
+def main() -> None:
+    """Measure the parts that the command line selects, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.failover")
+    parser.add_argument("--version", nargs="+", default=VERSIONS, choices=VERSIONS)
+    parser.add_argument("--part", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, metavar="DAGS")
+    args = parser.parse_args()
+    report = Report("failover", {"airflow": ", ".join(args.version)}, is_part=len(sys.argv) > 1)
+    for version in args.version:
+        print(f"{datetime.now(tz=timezone.utc):%H:%M:%S} Airflow {version}", file=sys.stderr, flush=True)
+        measure(version, args.sizes, args.part, report)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or VERSIONS)
+    main()

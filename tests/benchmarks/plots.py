@@ -1,4 +1,4 @@
-"""Plots of the figures: growth with the number of DAGs, and comparison with alternatives."""
+"""Plots of the figures: growth with the number of DAGs, parts of each figure, and comparison with alternatives."""
 
 from __future__ import annotations
 
@@ -50,6 +50,29 @@ def draw_growth(series: Mapping[str, Sequence[Row]], path: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="DAGs", ylabel=found[0]["unit"], title=name)
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_parts(rows: Iterable[Row], path: Path) -> None:
+    """Draw a stacked bar for each row with parts: the median of each part, and the rest up to the row's median."""
+    found = [row for row in rows if row["parts"]]
+    if not found:
+        return
+    names = list(dict.fromkeys(name for row in found for name in row["parts"]))
+    figure, axes = plt.subplots(figsize=(12, 1.5 + 0.5 * len(found)), layout="constrained")
+    labels = [row["what"] for row in found]
+    left = [0.0] * len(found)
+    for number, name in enumerate(names):
+        middles = [statistics.median(row["parts"].get(name) or [0.0]) for row in found]
+        drawn = axes.barh(labels, middles, left=left, label=name, color=mpl.colormaps["tab20"](number % 20))
+        axes.bar_label(drawn, [f"{middle:.1f}" if middle >= 0.3 else "" for middle in middles], label_type="center")
+        left = [before + middle for before, middle in zip(left, middles, strict=True)]
+    rest = [max(0.0, row["median"] - before) for row, before in zip(found, left, strict=True)]
+    axes.barh(labels, rest, left=left, label="outside of the steps", color="lightgrey")
+    axes.set(xlabel="s")
+    axes.invert_yaxis()
+    axes.legend(fontsize="small", ncols=7, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -28,6 +28,8 @@ class Measured:
     :param note: remarks for the reader.
     :param series: name of the figure without *size*, the number of DAGs, for figures that are measured for several
         sizes.
+    :param parts: seconds of each part of the work, such as a failover's steps, in their order; one value for each
+        repetition in which the part was needed.
     """
 
     what: str
@@ -38,6 +40,7 @@ class Measured:
     note: str = ""
     series: str = ""
     size: int | None = None
+    parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def middle(self) -> float:
@@ -75,24 +78,35 @@ def seconds(act: Callable[[], object]) -> float:
 
 @dataclass
 class Report:
-    """The figures of one benchmark so far: a file with the machine, the versions, and a row for each figure."""
+    """
+    The figures of one benchmark so far: a file with the machine, the versions, and a row for each figure.
+
+    :param is_part: whether the file keeps its other rows from earlier measurements.
+    """
 
     benchmark: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    is_part: bool = False
     measured: list[Measured] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._path = BUILD / f"{self.benchmark}.json"
+        self._earlier = json.loads(self._path.read_text())["measured"] if self.is_part and self._path.exists() else []
 
     def keep(self, **values: Any) -> None:
         """Add a figure (see :class:`Measured`), print it, and write the file."""
         self.measured.append(Measured(**values))
         BUILD.mkdir(parents=True, exist_ok=True)
+        names = {each.what for each in self.measured}
+        rows = [each.as_json() for each in self.measured]
         content = {
             "benchmark": self.benchmark,
             "machine": {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
             "versions": dict(self.versions),
-            "measured": [each.as_json() for each in self.measured],
+            "measured": [*(each for each in self._earlier if each["what"] not in names), *rows],
         }
-        (BUILD / f"{self.benchmark}.json").write_text(json.dumps(content, indent=2) + "\n")
-        print(row(content["measured"][-1]), flush=True)
+        self._path.write_text(json.dumps(content, indent=2) + "\n")
+        print(row(rows[-1]), flush=True)
 
 
 def shown(value: float) -> str:
@@ -111,4 +125,6 @@ def row(found: Mapping[str, Any]) -> str:
         beside.append(f"{theirs}, {times}")
     spread = f" ({shown(min(found['values']))} to {shown(max(found['values']))})" if len(found["values"]) > 1 else ""
     ours = f"{shown(found['median'])} {found['unit']}{spread}"
-    return f"| {' | '.join((found['what'], ours, goal, verdict, '; '.join(beside), found['note']))} |"
+    parts = ", ".join(f"{name} {statistics.median(values):.1f}" for name, values in found["parts"].items())
+    note = "; ".join(filter(None, (parts, found["note"])))
+    return f"| {' | '.join((found['what'], ours, goal, verdict, '; '.join(beside), note))} |"

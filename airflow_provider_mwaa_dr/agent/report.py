@@ -67,8 +67,10 @@ class Reporter:
         """Return the values of a heartbeat for which engines and other agents wait."""
         ledger = self._leader.ledger
         bookkeeper = ledger.bookkeeper
+        view = self._reader.view
         return (
             self._acknowledgements.newest,
+            view.heartbeat_request if view is not None else None,
             # The first read as a standby is awaited, too: after a crash it shows which runs were requested later.
             self._role.standby_as_of is not None,
             self._role.reconciled,

@@ -243,6 +243,10 @@ class EventualStateStore:
         """Store in *region*'s own copy which environments claim it."""
         self._from_first(lambda copy: copy.put_dispute(region, environments), first=region)
 
+    def request_heartbeats(self, region: str, request_id: str) -> None:
+        """Write the request into *region*'s own copy, which its agents read first."""
+        self._from_first(lambda copy: copy.request_heartbeats(region, request_id), first=region)
+
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
         """Store in the region's own copy that a user acknowledged the event."""
         return self._from_first(lambda copy: copy.acknowledge_unpublished(region, unpublished_id, at), first=region)[1]

@@ -71,6 +71,7 @@ class View:
         last heartbeat that was confirmed before this read was sent. It never changes: a later heartbeat extends no
         view. None: no heartbeat was confirmed, and the gate starts nothing. See :attr:`~.ports.AgentStatus.life` for
         agents whose permission depends on ``read_at``.
+    :param heartbeat_request: see :attr:`~.ports.Observation.heartbeat_request`.
     """
 
     state: DRState | None
@@ -82,6 +83,7 @@ class View:
     problems: tuple[str, ...] = ()
     awaited: frozenset[RunKey] = frozenset()
     confirmed_at: float | None = None
+    heartbeat_request: str | None = None
 
     @classmethod
     def of(
@@ -105,6 +107,7 @@ class View:
             problems=observation.problems,
             awaited=awaited,
             confirmed_at=confirmed_at,
+            heartbeat_request=observation.heartbeat_request,
         )
 
     def differs_from(self, other: View | None) -> bool:

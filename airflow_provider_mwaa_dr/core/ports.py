@@ -39,6 +39,7 @@ class Observation:
     :param registered: the registered regions, as the region's item lists them; None if the item has no list.
     :param problems: values of the region's item that cannot be used, a sentence each.
     :param agents: the jobs whose heartbeats an engine finds in the region's list; empty if the list cannot be read.
+    :param heartbeat_request: the last text of :meth:`StateStore.request_heartbeats`; None if there was none.
     """
 
     state: DRState | None
@@ -49,6 +50,7 @@ class Observation:
     registered: frozenset[str] | None = None
     problems: tuple[str, ...] = ()
     agents: frozenset[str] = frozenset()
+    heartbeat_request: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -582,6 +584,13 @@ class StateStore(Protocol):
 
     def put_dispute(self, region: str, environments: Sequence[str]) -> None:
         """Store which environments claim *region* while no name is registered; an empty list ends the dispute."""
+
+    def request_heartbeats(self, region: str, request_id: str) -> None:
+        """
+        Let each agent of *region* send a heartbeat when it next reads the state. Idempotent for the same *request_id*.
+
+        An agent of an earlier version sends its heartbeats at their usual interval.
+        """
 
     def put(self, kind: ItemKind[T], item: T) -> None:
         """

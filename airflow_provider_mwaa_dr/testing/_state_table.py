@@ -27,6 +27,7 @@ class StateTable:
     registrations: dict[str, Registration] = field(default_factory=dict)
     lists: dict[str, frozenset[str]] = field(default_factory=dict)
     disputes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    requests: dict[str, str] = field(default_factory=dict)
     agents: dict[tuple[str, str], AgentStatus] = field(default_factory=dict)
     attempts: int = 0
     items: dict[str, Any] = field(default_factory=dict)

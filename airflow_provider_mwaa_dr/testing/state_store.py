@@ -139,6 +139,7 @@ class InMemoryStateStore:
                 disputed=self._table.disputes.get(region, ()),
                 registered=self._table.lists.get(region),
                 agents=frozenset([job for place, job in self._table.agents if place == region]),
+                heartbeat_request=self._table.requests.get(region),
             )
 
     def read(self) -> DRState:
@@ -237,6 +238,11 @@ class InMemoryStateStore:
         """Record the environments that claim *region* while none is registered. An empty list ends the dispute."""
         with self._reach("put_dispute"):
             self._table.disputes[region] = tuple(environments)
+
+    def request_heartbeats(self, region: str, request_id: str) -> None:
+        """Let each agent of *region* send a heartbeat when it next reads the state."""
+        with self._reach("request_heartbeats"):
+            self._table.requests[region] = request_id
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
         """Record that a user has acknowledged the list; False if another list, or none, is stored."""

@@ -549,6 +549,18 @@ def test_a_dispute_is_seen_with_the_state_until_it_ends(store: StateStore, peer:
     assert store.observe("us-east-2").disputed == ()
 
 
+def test_a_request_for_heartbeats_is_seen_with_the_state_of_that_region(store: StateStore, peer: Peer) -> None:
+    """An agent needs no separate read for it. Heartbeats and registrations keep it."""
+    assert store.observe("us-east-2").heartbeat_request is None
+    peer().request_heartbeats("us-east-2", "engine-1 at noon")
+    store.put_agent(replace(STATUS, region="us-east-2"))
+    store.register(Registration(region="us-east-2", environment="one"))
+    assert store.observe("us-east-2").heartbeat_request == "engine-1 at noon"
+    assert store.observe("us-east-1").heartbeat_request is None
+    peer().request_heartbeats("us-east-2", "engine-2 at one")
+    assert store.observe("us-east-2").heartbeat_request == "engine-2 at one"
+
+
 def test_a_region_is_registered_by_its_own_item_and_observes_the_list_of_all(store: StateStore) -> None:
     """
     Init, the region's agent or a heartbeat may write the item first. A write of the list keeps the other attributes.

@@ -382,6 +382,7 @@ ENVIRONMENT = ItemSchema(
         "reconciled_epoch": optional(COUNT),
         "disputed": optional(TEXTS),
         "regions": optional(NAMES),
+        "heartbeat_request": optional(TEXT),
     },
     advice="Correct the field, or run mwaa-dr init, which writes environment, account and aws_region; the region's "
     "agents write the rest.",

@@ -528,6 +528,7 @@ class OwnItem:
     environment_region: str
     disputed: tuple[str, ...]
     problems: tuple[str, ...]
+    heartbeat_request: str | None
 
 
 def own_item(item: Item | None, *, region: str, table: str) -> OwnItem:
@@ -561,6 +562,7 @@ def own_item(item: Item | None, *, region: str, table: str) -> OwnItem:
         environment_region=_text(values.get("aws_region")) or "",
         disputed=tuple(values["disputed"]) if _texts(values.get("disputed")) else (),
         problems=tuple(problems),
+        heartbeat_request=_text(values.get("heartbeat_request")),
     )
 
 

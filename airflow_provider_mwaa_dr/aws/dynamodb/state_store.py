@@ -138,6 +138,7 @@ class DynamoDBStateStore:
             registered=own.registered,
             problems=own.problems,
             agents=own.jobs or frozenset(),
+            heartbeat_request=own.heartbeat_request,
         )
 
     def read(self) -> DRState:
@@ -371,6 +372,11 @@ class DynamoDBStateStore:
         """Record the environments that claim *region* while none is registered. An empty list ends the dispute."""
         names = {":names": items.to_attribute(list(environments))}
         self._update(f"ENVIRONMENT#{region}", "SET disputed = :names", names)
+
+    def request_heartbeats(self, region: str, request_id: str) -> None:
+        """Let each agent of *region* send a heartbeat when it next reads the state."""
+        values = {":request": items.to_attribute(request_id)}
+        self._update(f"ENVIRONMENT#{region}", "SET heartbeat_request = :request", values)
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
         """Record that a user has acknowledged the list; False if another list, or none, is stored."""

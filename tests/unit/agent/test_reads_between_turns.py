@@ -80,6 +80,18 @@ def test_a_change_of_the_regions_own_item_starts_a_turn(region: Region, change: 
     assert wait(region, 4) <= 1.2
 
 
+def test_a_requested_heartbeat_is_sent_within_a_second(region: Region) -> None:
+    """A failover that checks whether the agent is alive does not wait for the next heartbeat; there is one for each."""
+    beat = region.status.beat
+    region.store.peer().request_heartbeats(THERE, "engine-1 at noon")
+    assert wait(region, 2) == pytest.approx(2)
+    region.store.peer().request_heartbeats(HERE, "engine-1 at noon")
+    assert wait(region, 4) <= 1.2
+    region.loop.turn()
+    assert region.status.beat == beat + 1
+    assert wait(region, 2) == pytest.approx(2)
+
+
 def test_the_state_is_read_five_times_a_second_during_a_failover(region: Region) -> None:
     """Each step of the engine waits for a read of some agent."""
     region.flip(THERE, Phase.DRAINING)

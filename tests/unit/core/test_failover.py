@@ -21,6 +21,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     DagInfo,
     DagSet,
     EnvironmentStatus,
+    FailoverOutcome,
     FailoverRecord,
     RunInfo,
 )
@@ -830,6 +831,29 @@ def test_a_table_that_is_unreachable_for_5_s_stops_no_step(world: World, step: s
     engine = FailoverEngine(engine_store, world.environments, world.clock, TIMING, "engine-1", cut)
     engine.run(request())
     assert_active(world, B, epoch=1)
+
+
+def test_the_check_requests_heartbeats_of_the_target_and_a_preview_requests_none(world: World) -> None:
+    """The usual interval between two heartbeats is the longest part of a short failover. A preview changes nothing."""
+    agent, table = world.agents[B], world.store.peer()
+    agent.alive = False
+
+    def answer() -> None:
+        agent.alive |= table.observe(B).heartbeat_request is not None
+        world.clock.after(0.5, answer)
+
+    answer()
+    assert "no agent is alive" in world.engine().preview(request()).not_ready[0]
+    assert table.observe(B).heartbeat_request is None
+    assert world.fail_over().outcome is FailoverOutcome.COMPLETED
+    assert table.observe(A).heartbeat_request is None
+
+
+def test_a_failover_needs_no_answer_to_its_request_for_heartbeats(world: World) -> None:
+    """The role may lack the right, and agents of earlier versions do not know the request."""
+    store = world.store.peer()
+    store.failing["request_heartbeats"] = StateAccessError("Access denied.")
+    assert world.engine(store=store).run(request()).outcome is FailoverOutcome.COMPLETED
 
 
 def test_a_heartbeat_without_a_list_of_schedulers_acknowledges_nothing(world: World) -> None:

@@ -42,6 +42,8 @@ _HURRY_S = 0.5
 """Time between two turns while a failover is in progress, or while there are more runs to adopt than a turn adopts."""
 _HURRIED_READ_S = 0.2
 """Time between two reads of the state while a failover is in progress. Each of its steps waits for such a read."""
+_REQUESTED_S = 10.0
+"""How long the reads are as frequent after a caller has requested heartbeats: its failover is about to begin."""
 _BATCH_S = 1.0
 """Shortest time until the end of a run starts the next turn, so that one ledger entry has all ends of a second."""
 _COMMIT_S = 0.5
@@ -138,6 +140,8 @@ class AgentLoop:
         self._has_ended = False
         self._read_at: float | None = None
         """When the next read between two turns is due; None: the table did not answer, and only turns read it."""
+        self._hurried_until = 0.0
+        """Until when a failover is expected, because a caller has requested heartbeats."""
         self._run_ended_at: float | None = None
         """When the last run of this scheduler ended whose end the agent may not have found yet."""
 
@@ -169,7 +173,7 @@ class AgentLoop:
         is_next_read_awaited = is_hurried = False
         self._read_at = None
         try:
-            self._reader.read()
+            self._read()
             self._read_at = started + self._read_every_s
             is_hurried = self._is_failover_open
             schedulers = self._db.alive_schedulers()
@@ -208,7 +212,7 @@ class AgentLoop:
             try:
                 every_s = self._read_every_s
                 self._read_at = max(self._read_at + every_s, now + every_s / 2)
-                self._reader.read()
+                self._read()
             except Exception:  # the next turn reads it again, and logs the error
                 self._read_at = None
                 return False
@@ -221,6 +225,14 @@ class AgentLoop:
         """Let the next turn start within about a second: a run has ended. The scheduler's thread calls this."""
         self._run_ended_at = self._clock.monotonic()
 
+    def _read(self) -> None:
+        """Read the state, and read it more often from now on if a caller has requested heartbeats."""
+        before = self._reader.view
+        self._reader.read()
+        view = self._reader.view
+        if before is not None and view is not None and view.heartbeat_request != before.heartbeat_request:
+            self._hurried_until = self._clock.monotonic() + _REQUESTED_S
+
     @property
     def _is_failover_open(self) -> bool:
         state = self._reader.view.state if self._reader.view is not None else None
@@ -228,7 +240,8 @@ class AgentLoop:
 
     @property
     def _read_every_s(self) -> float:
-        return min(self._config.state_read_s, _HURRIED_READ_S) if self._is_failover_open else self._config.state_read_s
+        is_hurried = self._is_failover_open or self._clock.monotonic() < self._hurried_until
+        return min(self._config.state_read_s, _HURRIED_READ_S) if is_hurried else self._config.state_read_s
 
     def acknowledge(self) -> None:
         """

@@ -589,7 +589,8 @@ class StateStore(Protocol):
         """
         Let each agent of *region* send a heartbeat when it next reads the state. Idempotent for the same *request_id*.
 
-        An agent of an earlier version sends its heartbeats at their usual interval.
+        A no-op for a region that is not registered. Agents of earlier versions send their heartbeats at the usual
+        interval.
         """
 
     def put(self, kind: ItemKind[T], item: T) -> None:

@@ -197,9 +197,12 @@ class InMemoryStateStore:
     def regions(self, among: Collection[str] = ()) -> frozenset[str]:
         """Return the registered regions: those of *among*, or all if empty."""
         with self._reach("regions"):
-            agents = {region for region, _ in self._table.agents}
-            found = agents.union(self._table.registrations, self._table.lists, self._table.reconciled)
+            found = self._registered()
             return frozenset(found.intersection(among) if among else found)
+
+    def _registered(self) -> set[str]:
+        agents = {region for region, _ in self._table.agents}
+        return agents.union(self._table.registrations, self._table.lists, self._table.reconciled)
 
     def put_regions(self, region: str, regions: Collection[str]) -> None:
         """Replace the list of registered regions in *region*'s own item."""
@@ -240,9 +243,10 @@ class InMemoryStateStore:
             self._table.disputes[region] = tuple(environments)
 
     def request_heartbeats(self, region: str, request_id: str) -> None:
-        """Let each agent of *region* send a heartbeat when it next reads the state."""
+        """Let each agent of *region* send a heartbeat when it next reads the state. Registers no region."""
         with self._reach("request_heartbeats"):
-            self._table.requests[region] = request_id
+            if region in self._registered():
+                self._table.requests[region] = request_id
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
         """Record that a user has acknowledged the list; False if another list, or none, is stored."""

@@ -551,7 +551,10 @@ def test_a_dispute_is_seen_with_the_state_until_it_ends(store: StateStore, peer:
 
 def test_a_request_for_heartbeats_is_seen_with_the_state_of_that_region(store: StateStore, peer: Peer) -> None:
     """An agent needs no separate read for it. Heartbeats and registrations keep it."""
+    peer().request_heartbeats("us-east-2", "engine-0 before the region is registered")
+    assert store.regions() == frozenset()
     assert store.observe("us-east-2").heartbeat_request is None
+    store.register(Registration(region="us-east-2", environment="one"))
     peer().request_heartbeats("us-east-2", "engine-1 at noon")
     store.put_agent(replace(STATUS, region="us-east-2"))
     store.register(Registration(region="us-east-2", environment="one"))

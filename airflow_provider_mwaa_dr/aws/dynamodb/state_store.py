@@ -374,9 +374,13 @@ class DynamoDBStateStore:
         self._update(f"ENVIRONMENT#{region}", "SET disputed = :names", names)
 
     def request_heartbeats(self, region: str, request_id: str) -> None:
-        """Let each agent of *region* send a heartbeat when it next reads the state."""
-        values = {":request": items.to_attribute(request_id)}
-        self._update(f"ENVIRONMENT#{region}", "SET heartbeat_request = :request", values)
+        """Let each agent of *region* send a heartbeat when it next reads the state. Registers no region."""
+        self._update(
+            f"ENVIRONMENT#{region}",
+            "SET heartbeat_request = :request",
+            {":request": items.to_attribute(request_id)},
+            ConditionExpression=f"attribute_exists({items.KEY})",
+        )
 
     def acknowledge_unpublished(self, region: str, unpublished_id: str, at: datetime) -> bool:
         """Record that a user has acknowledged the list; False if another list, or none, is stored."""

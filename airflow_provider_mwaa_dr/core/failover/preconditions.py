@@ -35,8 +35,9 @@ def problems(
     """
     Return why the failover would be refused, and warnings that do not refuse it.
 
-    :param requests_heartbeats: let the target's agents send a heartbeat now. It changes no role, and the check takes
-        about a second in place of the rest of their interval. Without it, nothing is written.
+    :param requests_heartbeats: let the agents send a heartbeat now. It changes no role, and the check takes about a
+        second in place of the rest of their interval. For some seconds, they also read the state more often, so the
+        source soon reads the claim. Without it, nothing is written.
     """
     target = context.environment(request.target)
     if request.mode is Mode.AUTO:
@@ -44,10 +45,11 @@ def problems(
     # Read the beats first: heartbeats that change during the calls to the source then need no extra wait.
     seen = beats(context.table.agents, [target.region])
     if requests_heartbeats:
-        with suppress(StateError):  # the usual heartbeats are enough
-            context.table.store.request_heartbeats(
-                target.region, f"{context.owner} at {context.clock.now():%Y-%m-%dT%H:%M:%S.%fZ}"
-            )
+        request_id = f"{context.owner} at {context.clock.now():%Y-%m-%dT%H:%M:%S.%fZ}"
+        regions = [target.region] if request.mode is Mode.FORCED else [target.region, state.active_region]
+        for region in regions:
+            with suppress(StateError):  # the usual heartbeats are enough
+                context.table.store.request_heartbeats(region, request_id)
     of_source = _source_problems(context, state, request)
     of_target, warnings = _target_problems(context, target, seen)
     return [*of_target, *of_source], warnings

@@ -92,6 +92,21 @@ def test_a_requested_heartbeat_is_sent_within_a_second(region: Region) -> None:
     assert wait(region, 2) == pytest.approx(2)
 
 
+def test_the_state_is_read_five_times_a_second_after_a_request_for_heartbeats(region: Region) -> None:
+    """A failover is about to begin, and waits for the first read of its claim. After ten seconds, none has begun."""
+    region.store.peer().request_heartbeats(HERE, "engine-1 at noon")
+    wait(region, 4)
+    region.loop.turn()
+    before = reads(region)
+    wait(region, 1.0)
+    assert reads(region) - before == 5
+    region.clock.advance(10)
+    region.loop.turn()
+    before = reads(region)
+    wait(region, 4.4)
+    assert reads(region) - before == 4
+
+
 def test_the_state_is_read_five_times_a_second_during_a_failover(region: Region) -> None:
     """Each step of the engine waits for a read of some agent."""
     region.flip(THERE, Phase.DRAINING)

@@ -846,7 +846,14 @@ def test_the_check_requests_heartbeats_of_the_target_and_a_preview_requests_none
     assert "no agent is alive" in world.engine().preview(request()).not_ready[0]
     assert table.observe(B).heartbeat_request is None
     assert world.fail_over().outcome is FailoverOutcome.COMPLETED
-    assert table.observe(A).heartbeat_request is None
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_source_is_prepared_for_the_claim_unless_it_is_left_by_force(world: World, mode: Mode) -> None:
+    """Its agents read the claim within a fraction of a second. A forced failover does not need them."""
+    world.fail_over(mode=mode)
+    is_requested = world.store.peer().observe(A).heartbeat_request is not None
+    assert is_requested is (mode is not Mode.FORCED)
 
 
 def test_a_failover_needs_no_answer_to_its_request_for_heartbeats(world: World) -> None:

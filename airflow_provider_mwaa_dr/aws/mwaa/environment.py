@@ -28,6 +28,8 @@ LISTED = 500
 reads all DAGs. If a server allows more, 500 of the longest entries stay below the 6 MB limit of InvokeRestApi."""
 PASSES = 5
 """How often a listing is read again because it changes during the read."""
+CHANGES_EVERY_MATCH = (3, 3)
+"""From this version on, one bulk call changes every DAG that it matches. Its answer has only a page of them."""
 STOP_S = 10.0
 """
 How long a task of a stopped run may continue: until its next heartbeat (5 to 6 s, measured), and some time to end.
@@ -385,7 +387,7 @@ class MwaaEnvironment:
             if strangers:
                 return False
             on_changed(changed)
-            if int(answer["total_entries"]) <= len(changed):
+            if int(answer["total_entries"]) <= len(changed) or self._api.version >= CHANGES_EVERY_MATCH:
                 break
         return True
 

@@ -42,7 +42,9 @@ class Drained:
         return ids_of(self.exempt)
 
 
-def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> Drained:
+def drain(
+    own: OwnedPlan, state: DRState, source: Environment, since: float, exempt_dags: Sequence[DagInfo] | None
+) -> Drained:
     """
     Wait until the source can start no run and no run of it is in progress.
 
@@ -58,6 +60,8 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
     A running run of a paused DAG in which nothing executes does not count: Airflow does not continue it. The failover
     interrupts it, and the target resumes it.
 
+    :param exempt_dags: the exempt DAGs of the source; None: list them. They are listed again if a run of another DAG
+        is in progress, because that DAG may be new.
     :raises DrainTimeoutError: runs outlasted the drain, and the plan does not stop them.
     """
     plan = plan_of(state)
@@ -66,7 +70,7 @@ def drain(own: OwnedPlan, state: DRState, source: Environment, since: float) -> 
     lease_wait.await_live_schedulers(own, plan, closing)
     watchers = WatcherWait(own, plan, closing)
     starts_awaited = plan.starts_awaited
-    exempt_dags = own.exempt(source)
+    exempt_dags = own.exempt(source) if exempt_dags is None else exempt_dags
     exempt = ids_of(exempt_dags)
     known = set(exempt)
     deadline = own.clock.monotonic() + own.timing.drain_s

@@ -216,9 +216,8 @@ def _leave_source(own: OwnedPlan, state: DRState, since: float, *, is_silent: bo
             drain.await_tasks(own, own.context.environment(plan.source))
     else:
         source = own.context.environment(plan.source)
-        if plan.set_id is None:
-            recorded_sets.record(own, state, source)
-        drained = drain.drain(own, state, source, since)
+        exempt = recorded_sets.record(own, state, source) if plan.set_id is None else None
+        drained = drain.drain(own, state, source, since, exempt)
         drain.pause_source(own, plan, source, recorded_sets.recorded(own), drained.exempt)
         closing = promote.await_final_entry(own, plan, drained.closing)
         own.progress.begin("lease")

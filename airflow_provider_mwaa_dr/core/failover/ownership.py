@@ -173,15 +173,18 @@ class OwnedPlan:
         named = {dag_id: DagInfo(dag_id=dag_id, is_paused=False) for dag_id in sorted(self.context.exempt_dags)}
         return list({**named, **tagged}.values())
 
-    def exempts_as_agents(self, environment: Environment) -> bool:
+    def exempt_as_agents(self, environment: Environment) -> Sequence[DagInfo] | None:
         """
-        Whether the agents of *environment* can list its DAGs, and leave out only DAGs that this caller exempts, too.
+        Return the exempt DAGs, if the agents of *environment* list its DAGs, and leave out no other ones; else None.
 
         The settings of the region may name more exempt DAGs than those of this caller, which decide.
         """
         agents = [agent for agent in self.table.agents(environment.region) if not agent.gone]
         names = {name for agent in agents for name in agent.exempt or ()}
-        return any(agent.lists_dags for agent in agents) and names <= {dag.dag_id for dag in self.exempt(environment)}
+        if not any(agent.lists_dags for agent in agents):
+            return None
+        exempt = self.exempt(environment)
+        return exempt if names <= {dag.dag_id for dag in exempt} else None
 
     def set_paused(
         self,

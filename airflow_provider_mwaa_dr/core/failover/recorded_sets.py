@@ -15,6 +15,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     DAG_SETS,
     RECORDS,
     SNAPSHOTS,
+    DagInfo,
     DagSet,
     Environment,
     FailoverOutcome,
@@ -24,14 +25,17 @@ from airflow_provider_mwaa_dr.core.state import DRState, Phase, Plan
 from airflow_provider_mwaa_dr.exceptions import UnreadableItemError
 
 
-def record(own: OwnedPlan, state: DRState, source: Environment) -> None:
-    """The step *record*: store which DAGs of *source* are unpaused now."""
+def record(own: OwnedPlan, state: DRState, source: Environment) -> Sequence[DagInfo]:
+    """The step *record*: store which DAGs of *source* are unpaused now. Return its exempt DAGs."""
     plan = plan_of(state)
     own.progress.begin("record")
-    unpaused = _of_agent(own, plan, source)
-    if unpaused is None:
+    # The REST API needs a second for each list of thousands of DAGs, so the next steps use the same list.
+    exempt = own.exempt_as_agents(source)
+    unpaused = _of_agent(own, plan, exempt) if exempt is not None else None
+    if exempt is None or unpaused is None:
         dags = own.dags(source)
-        unpaused, by = own.context.unpaused(dags), f", {len(own.context.exempt(dags))} exempt"
+        unpaused, exempt_ids = own.context.unpaused(dags), own.context.exempt(dags)
+        exempt, by = [dag for dag in dags if dag.dag_id in exempt_ids], f", {len(exempt_ids)} exempt"
     else:
         by = f", from the agent of {source.region}"
     # No user paused the DAGs that the last failover could not unpause, so they belong to the set.
@@ -39,17 +43,16 @@ def record(own: OwnedPlan, state: DRState, source: Environment) -> None:
     wanted = sorted({*unpaused, *left})
     _record_as(own, plan, wanted)
     own.progress.done(f"{len(wanted)} unpaused DAGs recorded{by}{missing}")
+    return exempt
 
 
-def _of_agent(own: OwnedPlan, plan: Plan, source: Environment) -> Collection[str] | None:
+def _of_agent(own: OwnedPlan, plan: Plan, exempt: Sequence[DagInfo]) -> Collection[str] | None:
     """
     Return the unpaused DAGs that are not exempt, as the agent of the source lists them for this plan.
 
     None if no agent of a version that does so lists them in time. The REST API takes half a minute to list ten thousand
     DAGs. The agent reads them in its database after it has read the claim, and before the first pause.
     """
-    if not own.exempts_as_agents(source):
-        return None
     deadline = own.clock.monotonic() + own.timing.list_s
     while True:
         snapshot, _ = own.table.set_if_readable(lambda: own.table.store.get(SNAPSHOTS, plan.source))
@@ -59,7 +62,7 @@ def _of_agent(own: OwnedPlan, plan: Plan, source: Environment) -> Collection[str
             return None
         own.progress.report(f"waiting until the agent of {plan.source} lists its DAGs")
         own.wait(own.timing.table_poll_s)
-    return set(snapshot.dag_ids) - {dag.dag_id for dag in own.exempt(source)}
+    return set(snapshot.dag_ids) - {dag.dag_id for dag in exempt}
 
 
 def recorded(own: OwnedPlan) -> Collection[str]:

@@ -147,7 +147,7 @@ def _is_restored_by_agent(own: OwnedPlan, state: DRState) -> bool:
     flags that belong to users. So the engine waits as long as for an owner that is silent.
     """
     plan = plan_of(state)
-    if not own.exempts_as_agents(own.context.environment(plan.target)):
+    if own.exempt_as_agents(own.context.environment(plan.target)) is None:
         return False
     deadline = own.clock.monotonic() + own.timing.takeover_s
     while own.clock.monotonic() < deadline:

@@ -9,11 +9,12 @@ import re
 import shutil
 import textwrap
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from airflow_provider_mwaa_dr.cli.patience import Patience
 from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import iso
@@ -25,7 +26,11 @@ T = TypeVar("T")
 NARROW = 60
 """A terminal with fewer columns gets no tables."""
 _RED, _PLAIN = "\033[31m", "\033[0m"
-_COLOURS = re.compile(f"({re.escape(_RED)}|{re.escape(_PLAIN)})")
+_REWRITE, _CLEAR = "\r\033[K", "\033[H\033[2J"
+"""Go back to the start of the line, and of the screen, and erase it."""
+_COLOURS = re.compile(f"({'|'.join(map(re.escape, (_RED, _PLAIN, _REWRITE, _CLEAR)))})")
+SAME_S = 10.0
+"""Without a terminal, time between two lines that differ only in their numbers."""
 
 
 class UsageError(DRError):
@@ -90,6 +95,9 @@ class Console:
     def __init__(self, runtime: Runtime, *, as_json: bool) -> None:
         self._runtime = runtime
         self._as_json = as_json
+        self._lock = threading.RLock()
+        self._is_line_open = False
+        self.patience = Patience(self.say, silence_s=runtime.silence_s)
 
     @property
     def columns(self) -> int | None:
@@ -103,35 +111,75 @@ class Console:
         """Print the result: *document* for scripts, *text* for users, whose lines are wrapped to the terminal."""
         shown = json_text(document) if self._as_json else wrapped(text, self.columns)
         print(shown, file=self._runtime.stdout, flush=True)
+        self.patience.note_output()
 
     def line(self, text: str) -> bool:
         """Print a line of an endless result on stdout. Return whether the stream is still open."""
         print(text, file=self._runtime.stdout, flush=True)
+        self.patience.note_output()
         return not _failed(self._runtime.stdout)
+
+    def screen(self, text: str) -> bool:
+        """Print the next state of an endless result; it replaces the last one on a terminal. Return as :meth:`line`."""
+        is_terminal = _can_rewrite(self._runtime.stdout, self._runtime.environ)
+        return self.line(
+            f"{_CLEAR if is_terminal else ''}{wrapped(text, self.columns)}{'' if is_terminal else chr(10)}"
+        )
 
     def say(self, text: str) -> None:
         """Print one line on stderr. Line breaks in *text* are escaped."""
-        print(visible(text), file=self._runtime.stderr, flush=True)
+        with self._lock:
+            start = "\n" if self._is_line_open else ""
+            self._is_line_open = False
+            print(f"{start}{visible(text)}", file=self._runtime.stderr, flush=True)
+            self.patience.note_output()
+
+    def _say_in_place(self, text: str, *, replaces: bool, is_last: bool = False) -> None:
+        """Print a line on a terminal's stderr, in place of the open line if it *replaces* that."""
+        with self._lock:
+            start = "" if not self._is_line_open else (_REWRITE if replaces else "\n")
+            shown = visible(text) if is_last else visible(text)[: shutil.get_terminal_size((100, 0)).columns - 1]
+            print(f"{start}{shown}", end="\n" if is_last else "", file=self._runtime.stderr, flush=True)
+            self._is_line_open = not is_last
+            self.patience.note_output()
 
     @contextmanager
     def steps(self) -> Iterator[Callable[[StepEvent], None]]:
         """
         Yield a function that prints the progress or the end of a failover's step, with wall-clock time and duration.
 
+        Progress that differs from the last line only in its numbers, such as a countdown, updates this line on a
+        terminal. Elsewhere it is printed every ten seconds.
+
         A thread writes the lines. A pager, or a terminal that Ctrl-S stopped, blocks the writing thread, and a failover
         must not wait for it. All lines are written when the context ends.
         """
-        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        lines: queue.SimpleQueue[tuple[str, bool, bool] | None] = queue.SimpleQueue()
+        is_terminal = _can_rewrite(self._runtime.stderr, self._runtime.environ)
+        shown: tuple[str, float] = "", 0.0
 
         def write() -> None:
             while (line := lines.get()) is not None:
-                self.say(line)
+                text, is_same, is_last = line
+                if is_terminal:
+                    self._say_in_place(text, replaces=is_same, is_last=is_last)
+                else:
+                    self.say(text)
 
         def step(event: StepEvent) -> None:
-            if event.status is not StepStatus.STARTED:
-                mark = "..." if event.status is StepStatus.PROGRESS else "ok "
-                at = iso(self._runtime.clock.now())
-                lines.put(f"{at}  {mark} {event.name:<12} {event.seconds:6.1f} s  {event.detail}".rstrip())
+            nonlocal shown
+            if event.status is StepStatus.STARTED:
+                return
+            is_progress = event.status is StepStatus.PROGRESS
+            now = self._runtime.clock.monotonic()
+            shape = f"{event.name} {re.sub(r'[0-9]+', '0', event.detail)}"
+            is_same = shape == shown[0] if is_progress else shown[0].startswith(f"{event.name} ")
+            if is_progress and is_same and not is_terminal and now - shown[1] < SAME_S:
+                return
+            shown = (shape if is_progress else ""), now
+            at = iso(self._runtime.clock.now())
+            text = f"{at}  {'...' if is_progress else 'ok '} {event.name:<12} {event.seconds:6.1f} s  {event.detail}"
+            lines.put((text.rstrip(), is_same, not is_progress))
 
         writer = threading.Thread(target=write, name="mwaa-dr-steps", daemon=True)
         try:
@@ -146,6 +194,9 @@ class Console:
                 write()
             else:
                 writer.join()
+            if self._is_line_open:
+                print(file=self._runtime.stderr, flush=True)
+                self._is_line_open = False
 
     def alarm(self, text: str) -> str:
         """Return *text* as an alarm: red on a terminal (https://no-color.org)."""
@@ -183,7 +234,10 @@ class Console:
                 "The question could not be written to stderr. Nothing was changed.",
                 advice="Run it again with --yes, or with --dry-run to see what it would change.",
             )
-        if self._runtime.stdin.readline().strip().lower() not in {"y", "yes"}:
+        with self.patience.asking():
+            said = self._runtime.stdin.readline()
+        self.patience.note_output()
+        if said.strip().lower() not in {"y", "yes"}:
             raise RefusedError("The answer was not yes. Nothing was changed.")
 
 
@@ -195,6 +249,11 @@ def json_text(document: Any, *, indent: int | None = None) -> str:
 def _shown(text: str) -> str:
     """Return *text* with its control characters escaped, except line breaks, tabs and the colours of an alarm."""
     return "".join(part if _COLOURS.fullmatch(part) else visible(part, keep="\n\t") for part in _COLOURS.split(text))
+
+
+def _can_rewrite(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Return whether a line that was written to *stream* can be replaced."""
+    return stream.isatty() and environ.get("TERM") != "dumb"
 
 
 def _failed(stream: TextIO) -> bool:

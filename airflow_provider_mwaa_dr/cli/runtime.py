@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.cli.patience import SILENCE_S
 from airflow_provider_mwaa_dr.core.config import DRConfig, environment_texts, parse_config
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, RunsStore, StateStore, Tables
 from airflow_provider_mwaa_dr.core.sites import Site
@@ -52,6 +53,7 @@ class Runtime:
     :param make_runs: opens the ledger of a configuration; returns None if no runs table is set.
     :param make_tables: opens the descriptions of a configuration's tables.
     :param try_requirements: tries a requirements.txt with pip, given *environ*, an Airflow version and plugins.zip.
+    :param silence_s: after this time without output, a command says what it waits for.
     :param boto3_session: boto3 session for all other AWS services; None: boto3 searches for credentials itself.
     """
 
@@ -66,6 +68,7 @@ class Runtime:
     make_tables: Callable[[DRConfig], Tables] = _dynamodb_tables
     make_runs: Callable[[DRConfig], RunsStore | None] = _dynamodb_runs
     try_requirements: Callable[[Mapping[str, str], str, bytes, bytes | None], str] = _try_requirements
+    silence_s: float = SILENCE_S
     boto3_session: boto3.session.Session | None = None
 
 

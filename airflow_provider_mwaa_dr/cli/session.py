@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_mwaa_dr.cli.console import Console
+from airflow_provider_mwaa_dr.cli.patience import announced
 from airflow_provider_mwaa_dr.cli.runtime import Runtime, read_config
 from airflow_provider_mwaa_dr.cli.settings_file import did_you_mean, with_settings
 from airflow_provider_mwaa_dr.core.config import DRConfig
@@ -22,6 +23,10 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError
 
 if TYPE_CHECKING:
     Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
+
+
+ENVIRONMENT_S = 25.0
+"""The longest time of one call to an environment: it is repeated for 10 s, and one attempt may take 15 s."""
 
 
 class CliSession:
@@ -58,7 +63,8 @@ class CliSession:
     @cached_property
     def store(self) -> StateStore:
         """The state table."""
-        return self.runtime.make_store(self.config)
+        table = f"the state table {self.config.state_table} in {' and '.join(self.config.replicas)}"
+        return announced(self.runtime.make_store(self.config), self.console.patience, table, None)
 
     @cached_property
     def names(self) -> Sites:
@@ -75,7 +81,13 @@ class CliSession:
 
     def environment(self, region: str) -> Environment:
         """Return the environment of *region*."""
-        return self.runtime.make_environment(self.names.site(self.region(region)))
+        site = self.names.site(self.region(region))
+        return announced(
+            self.runtime.make_environment(site),
+            self.console.patience,
+            f"an answer of environment {self.names[region]} in {region}",
+            ENVIRONMENT_S,
+        )
 
     def environments(self) -> Mapping[str, Environment]:
         """Return all environments by region."""
@@ -126,7 +138,9 @@ class CommandParsers:
             parser.add_argument("-y", "--yes", action="store_true", help="do not ask for confirmation")
 
         def run(args: argparse.Namespace) -> int:
-            return handler(CliSession(args, args.runtime)) or 0
+            session = CliSession(args, args.runtime)
+            with session.console.patience.watching(), session.console.patience.waiting("AWS"):
+                return handler(session) or 0
 
         parser.set_defaults(handler=run)
         return parser

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from airflow_provider_mwaa_dr.cli.console import UsageError
 from airflow_provider_mwaa_dr.cli.parallel_queries import ParallelQueries
 from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.cli.status_text import status_text
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.display import visible, visible_document
+from airflow_provider_mwaa_dr.core.documents import iso
 from airflow_provider_mwaa_dr.core.sites import Site, Sites
 from airflow_provider_mwaa_dr.core.state import DRState, why_unknown
 from airflow_provider_mwaa_dr.core.status import WatchedAgent, read_regions, status_document
@@ -21,11 +24,53 @@ from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, Unreadable
 
 def add_command(commands: CommandParsers) -> None:
     """Add ``status``."""
-    commands.add("status", run, summary="show the active region, the open plan and the condition of each region")
+    parser = commands.add(
+        "status", run, summary="show the active region, the open plan and the condition of each region"
+    )
+    parser.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        type=_interval,
+        const=5.0,
+        help="show it again every SECONDS (5 if none are given), until Ctrl-C",
+    )
+
+
+def _interval(text: str) -> float:
+    """Return seconds, at least one. :raises ValueError: argparse then names the argument."""
+    seconds = float(text)
+    if not 1 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
 
 
 def run(session: CliSession) -> None:
     """Print the state, and for each region its role, its agents and the status of its environment."""
+    if session.args.watch is None:
+        session.console.result(*_status(session))
+        return
+    if session.args.json:
+        raise UsageError(
+            "--watch prints many states, and --json prints one document.",
+            advice="Call mwaa-dr status --json again and again instead.",
+        )
+    with suppress(KeyboardInterrupt):
+        while session.console.screen(_watched(session)):
+            session.clock.sleep(session.args.watch)
+
+
+def _watched(session: CliSession) -> str:
+    """Return the state with its time. An error does not end the watch."""
+    head = f"{iso(session.clock.now())}, every {session.args.watch:g} s, Ctrl-C ends it."
+    try:
+        return f"{head}\n\n{_status(session)[1]}"
+    except DRError as error:
+        return f"{head}\n\n{session.console.alarm(f'! {visible(error.message)}')}\n    {visible(error.advice)}"
+
+
+def _status(session: CliSession) -> tuple[dict[str, Any], str]:
+    """Return the status as a document and as text."""
     state = session.store.read()
     registered = session.store.regions()
     why = why_unknown(state, registered, region="REGION")
@@ -55,7 +100,7 @@ def run(session: CliSession) -> None:
     # A line break in a reason must not look like a line of this command.
     shown, shown_names = visible_document(document), visible_document(dict(names))
     text = status_text(shown, shown_names, Timing.from_config(session.config), session.console)
-    session.console.result(document, "\n".join([text, *more]))
+    return document, "\n".join([text, *more])
 
 
 def _unreadable(session: CliSession, names: Mapping[str, str]) -> Sequence[UnreadableItem] | None:

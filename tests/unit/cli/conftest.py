@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,7 @@ class Shell:
             make_store=lambda _: self.store.peer() if not self.store.unreachable else self.store,
             make_environment=lambda site: self.environment(site.id),
             make_tables=lambda _: self.tables,
+            silence_s=math.inf,
         )
 
 

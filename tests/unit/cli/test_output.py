@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
+import math
+import re
 import signal
 import threading
 from dataclasses import replace
@@ -52,8 +55,42 @@ def call(shell: Shell, *argv: str, stdout: io.StringIO, stderr: io.StringIO, ans
         make_store=lambda _: shell.store.peer(),
         make_environment=lambda site: shell.environment(site.id),
         make_tables=lambda _: shell.tables,
+        silence_s=math.inf,
     )
     return main(argv, runtime=runtime)
+
+
+def lost_source(shell: Shell) -> None:
+    """Let a failover wait for the lease, with a countdown."""
+    shell.environment("us-east-2").unreachable = True
+    shell.set.agents["us-east-2"].alive = False
+
+
+def test_a_countdown_updates_one_line_of_a_terminal() -> None:
+    """The line is replaced each second, and at last by the line of the completed step."""
+    shell, err = Shell(), Terminal()
+    lost_source(shell)
+    assert call(shell, *FAILOVER, stdout=io.StringIO(), stderr=err) == 0
+    text = err.getvalue()
+    assert text.count("may still execute for") > 30
+    shown = [line.split("\r\033[K")[-1] for line in text.split("\n")]
+    assert sum("may still execute for" in line for line in shown) <= 1
+    assert [line for line in shown if " ok  lease " in line]
+    assert not text.endswith("\r\033[K")
+
+
+def test_elsewhere_a_countdown_prints_a_line_every_ten_seconds() -> None:
+    """A log file is no terminal. Other progress is printed at once."""
+    for err, environ in ((io.StringIO(), {}), (Terminal(), {"TERM": "dumb"})):
+        shell = Shell()
+        shell.environ = {**shell.environ, **environ}
+        lost_source(shell)
+        assert call(shell, *FAILOVER, stdout=io.StringIO(), stderr=err) == 0
+        lines = [line for line in err.getvalue().splitlines() if "may still execute for" in line]
+        left = [int(re.findall(r"for (\d+) s", line)[0]) for line in lines]
+        assert 6 <= len(left) <= 8
+        assert all(10 <= before - after <= 12 for before, after in itertools.pairwise(left))
+        assert "\r" not in err.getvalue()
 
 
 @pytest.mark.parametrize("as_json", [False, True])

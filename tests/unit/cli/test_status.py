@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from airflow_provider_mwaa_dr.cli import main
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.ports import (
     FENCE_LOADS,
@@ -19,7 +21,61 @@ from airflow_provider_mwaa_dr.core.ports import (
 )
 from airflow_provider_mwaa_dr.core.status import WATCH_S, watch_agents
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore
-from tests.unit.cli.conftest import Shell
+from tests.unit.cli.conftest import Shell, Terminal
+
+
+class Window(Terminal):
+    """A terminal that is closed after a number of states."""
+
+    def __init__(self, states: int) -> None:
+        super().__init__()
+        self._left = states
+
+    def write(self, text: str) -> int:
+        if self._left == 0:
+            raise OSError(5, "Input/output error")
+        self._left -= text == "\n"
+        return super().write(text)
+
+
+def test_watch_shows_the_state_again_and_again(mwaa_dr: Shell) -> None:
+    """Each state replaces the last one on the terminal. An error is shown, and the watch continues."""
+    out, store, clock = Window(3), mwaa_dr.store, mwaa_dr.set.clock
+    clock.after(20, lambda: setattr(store, "unreachable", True))
+    clock.after(50, lambda: setattr(store, "unreachable", False))
+    runtime = replace(mwaa_dr.runtime(out, io.StringIO(), io.StringIO()), make_store=lambda _: store)
+    assert main(["status", "--watch", "30"], runtime=runtime) == 0
+    states = out.getvalue().split("\033[H\033[2J")[1:]
+    assert ["us-east-2 is active" in each for each in states] == [True, False, True]
+    assert "! " in states[1]
+    assert states[0].startswith("2026-01-01T00:00:02Z, every 30 s, Ctrl-C ends it.")
+
+
+def test_watch_ends_at_ctrl_c_without_an_error(mwaa_dr: Shell) -> None:
+    """The exit code is 0. Without a terminal, the states follow each other."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    mwaa_dr.set.clock.after(7, interrupt)
+    result = mwaa_dr("status", "--watch")
+    assert result.code == 0
+    assert result.out.count("us-east-2 is active") == 2
+    assert "\033" not in result.out
+
+
+@pytest.mark.parametrize("words", [("--watch", "--json"), ("--watch", "0"), ("--watch", "soon")])
+def test_a_wrong_watch_is_wrong_usage(mwaa_dr: Shell, words: tuple[str, ...]) -> None:
+    """Many states are not one document."""
+    assert mwaa_dr("status", *words).code == 2
+
+
+def test_a_narrow_terminal_gets_a_block_for_each_region(mwaa_dr: Shell) -> None:
+    """40 columns: no line is longer."""
+    mwaa_dr.environ = {**mwaa_dr.environ, "COLUMNS": "40"}
+    result = mwaa_dr("status")
+    assert "REGION       us-east-1\nENVIRONMENT  virginia\nROLE         standby\n" in result.out
+    assert max(map(len, result.out.splitlines())) <= 40
 
 
 def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:

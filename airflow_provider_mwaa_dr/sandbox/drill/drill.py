@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,13 +33,14 @@ from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
+from airflow_provider_mwaa_dr.core.reporting.figure import Outage
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.sandbox.cloud.faults import ALL_SERVICES, NONE, FaultKind
 from airflow_provider_mwaa_dr.sandbox.cloud.tables import SandboxTables
 from airflow_provider_mwaa_dr.sandbox.drill import report_page
 from airflow_provider_mwaa_dr.sandbox.drill.oracle import Alone, Count, count
-from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, DrillStep, Line, Outage, Report
+from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, DrillStep, Line, Report
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_api import SandboxAirflowApi
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DISTRIBUTION
@@ -252,7 +254,7 @@ class Drill:
             if not (keep or was_up):
                 with self._step("stop the sandbox"):
                     self._sandbox.down()
-        report = replace(report, steps=tuple(self._steps))
+        report = replace(report, steps=tuple(self._steps), host=socket.gethostname())
         report_page.write(report, folder)
         return report
 

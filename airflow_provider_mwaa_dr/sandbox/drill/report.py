@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.documents import iso, record_document
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.reporting.figure import Outage, active_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,21 +34,6 @@ class Attempt:
     dag_id: str
     run_id: str
     at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outage:
-    """
-    A time in which a region was lost.
-
-    :param how: killed, frozen, cut off.
-    :param until: when the drill restored it; None if it did not.
-    """
-
-    region: str
-    how: str
-    since: datetime
-    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +90,7 @@ class Report:
     :param lost: expected runs that did not execute, with the end of their interval where it is known.
     :param repeated: runs that executed more than once, with the reason that allows it; empty without such a reason.
         *lost* and *repeated* name a run by DAG id and run id, separated by a space.
+    :param host: name of the machine that the drill ran on; empty if it is not known.
     :param went_on: region, DAG id and run id of runs that the region took over from the other region.
     """
 
@@ -127,20 +115,16 @@ class Report:
     lost: Mapping[str, datetime | None] = field(default_factory=dict)
     repeated: Mapping[str, str] = field(default_factory=dict)
     went_on: Collection[tuple[str, str, str]] = ()
+    host: str = ""
 
     @property
     def records(self) -> Sequence[FailoverRecord]:
         """The records of the failover and of the failback, oldest first."""
         return (self.record,) if self.failback is None else (self.record, self.failback)
 
-    @property
-    def regions(self) -> Sequence[str]:
-        """The regions; the first one is the region that was active at the start."""
-        return tuple(dict.fromkeys([self.moves[0][1], self.record.source, self.record.target]))
-
     def active_at(self, at: datetime) -> str:
         """Return the region that was active at *at*."""
-        return [region for since, region in self.moves if since <= at or since == self.moves[0][0]][-1]
+        return active_at(self.moves, at)
 
     @property
     def verdict(self) -> str:
@@ -166,6 +150,7 @@ def document(report: Report) -> dict[str, Any]:
         "failover": record_document(report.record),
         "failback": record_document(report.failback) if report.failback is not None else None,
         "went_on": len(report.went_on),
+        "host": report.host,
         "outages": [
             {
                 "region": outage.region,
@@ -188,7 +173,10 @@ def text(report: Report) -> str:
         "",
         *(f"  {value:>7}  {name}" for name, value in figures(report)),
         "",
-        *(f"  forced in {region}: {number} runs, task bodies executed: {ran}" for region, number, ran in attempts),
+        *(
+            f"  forced in {region}: {counted(number, 'run')}, task bodies executed: {ran}"
+            for region, number, ran in attempts
+        ),
     ]
     if report.listed:
         lines += ["", *(f"  {sentence}" for sentence in report.listed)]
@@ -198,7 +186,10 @@ def text(report: Report) -> str:
 def figures(report: Report) -> Iterator[tuple[str, str]]:
     """Yield the name and the value of each number in the report."""
     record, intervals = report.record, report.intervals
-    yield "seconds from the start of the failover to the first task body in the new region", f"{report.rto_seconds:g}"
+    yield (
+        "RTO: seconds from the start of the failover to the first task body in the new region",
+        (f"{report.rto_seconds:g}"),
+    )
     if record.finished_at is not None:
         yield "seconds that the failover took", f"{(record.finished_at - record.started_at).total_seconds():.1f}"
     back = report.failback
@@ -211,7 +202,7 @@ def figures(report: Report) -> Iterator[tuple[str, str]]:
     yield "runs executed", str(intervals["executed"])
     yield "runs that did not end in the old region and continued in the new one", str(len(report.went_on))
     yield "runs executed twice", str(intervals["duplicated"])
-    yield "runs lost", str(intervals["lost"])
+    yield "RPO: expected runs that were lost", str(intervals["lost"])
     yield "runs that only the lost region knew", str(intervals["unreported"])
     yield "epoch now", str(report.epoch)
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 
-from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.reporting.figure import Figure
+from airflow_provider_mwaa_dr.core.reporting.page import card, html_document, step_table
+from airflow_provider_mwaa_dr.core.reporting.timeline import timeline
 from airflow_provider_mwaa_dr.sandbox.drill.report import Report, attempts_by_region, document, figures
-from airflow_provider_mwaa_dr.sandbox.drill.timeline import timeline
-
-_STYLE = Path(__file__).parent / "report_page.css"
+from airflow_provider_mwaa_dr.sandbox.drill.run_outcome import bars
 
 
 def write(report: Report, folder: Path) -> None:
@@ -29,7 +29,7 @@ def write_overview(outcomes: Mapping[str, Report | str], folder: Path) -> None:
     """
     passed = [isinstance(outcome, Report) and outcome.passed for outcome in outcomes.values()]
     verdict = "pass" if all(passed) else "fail"
-    heads = ("first task after", "runs expected", "lost", "twice", "taken over", "in standby")
+    heads = ("RTO", "runs expected", "RPO: lost", "twice", "taken over", "in standby")
     rows = "".join(_overview_row(name, outcome) for name, outcome in outcomes.items())
     body = f"""<header>
 <p class="verdict {verdict}">{"passed" if verdict == "pass" else "failed"}</p>
@@ -39,7 +39,7 @@ def write_overview(outcomes: Mapping[str, Report | str], folder: Path) -> None:
 {"".join(f'<th class="number">{head}</th>' for head in heads)}</tr>
 {rows}</table>"""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.html").write_text(_document(f"All drills: {verdict}", body), encoding="utf-8")
+    (folder / "report.html").write_text(html_document(f"All drills: {verdict}", body), encoding="utf-8")
 
 
 def _overview_row(name: str, outcome: Report | str) -> str:
@@ -66,6 +66,13 @@ def _overview_row(name: str, outcome: Report | str) -> str:
 def page(report: Report) -> str:
     """Return the report as HTML."""
     record = report.record
+    figure = Figure(
+        bars=bars(report),
+        records=report.records,
+        moves=report.moves,
+        outages=report.outages,
+        marks=report.marks,
+    )
     failed = [finding for finding, kept in report.findings.items() if not kept]
     broken = "".join(f"<li>{escape(finding)}</li>" for finding in failed)
     promises = "".join(
@@ -91,20 +98,24 @@ def page(report: Report) -> str:
 <p class="verdict {report.verdict}">{"passed" if report.passed else "failed"}</p>
 <div><h1>Drill {escape(report.scenario)}</h1>
 <p class="soft">{escape(record.source)} to {escape(record.target)}{" and back" if report.failback else ""},
-{record.started_at:%Y-%m-%d %H:%M} UTC</p></div>
+{record.started_at:%Y-%m-%d %H:%M} UTC{f" on {escape(report.host)}" if report.host else ""}, requested by
+{escape(record.by)}: {escape(record.reason)}</p></div>
 </header>
 <p class="summary">{escape(" ".join(_summary(report)))}</p>
 {f'<div class="alarm"><h2>Promises that were not kept</h2><ul>{broken}</ul></div>' if broken else ""}
 <div class="cards">{"".join(_cards(report))}</div>
 <h2>Runs in each region</h2>
-{timeline(report)}
+{timeline(figure)}
 <h2>Promises</h2>
 <ul class="promises">{promises}</ul>
 {f'<h2>Runs that were lost, or executed again</h2><ul class="listed">{listed}</ul>' if listed else ""}
-{"".join(_failover(each, "failover" if each is record else "failback") for each in report.records)}
+{"".join(step_table(each, "failover" if each is record else "failback") for each in report.records)}
 <div class="columns">
 <section><h2>Numbers</h2>
-<p class="soft">Counted from the lines that task bodies wrote when they ran, not from Airflow's states.</p>
+<p class="soft">Counted from the lines that task bodies wrote when they ran, not from Airflow's states. RTO is the time
+from the first check of the failover to the first task body in the new region; the failover itself ends later, when a
+run has succeeded. RPO counts the runs that a single Airflow would have executed, and that no region executed. A run
+that continued in the other region counts once.</p>
 <table>{numbers}</table></section>
 <section><h2>Runs forced in a standby</h2>
 <p class="soft">The drill unpaused DAGs, and triggered runs by REST and by the command line.
@@ -117,17 +128,7 @@ The same actions in the active region did execute tasks.</p>
 </div>
 <footer>Two real Airflows, each with its own PostgreSQL database and scheduler, and an emulated AWS, on one machine.
 {escape(versions)}. Times are UTC.</footer>"""
-    return _document(f"Drill {report.scenario}: {report.verdict}", body)
-
-
-def _document(title: str, body: str) -> str:
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{_STYLE.read_text(encoding="utf-8")}</style></head><body>
-{body}
-</body></html>
-"""
+    return html_document(f"Drill {report.scenario}: {report.verdict}", body)
 
 
 def _summary(report: Report) -> Iterator[str]:
@@ -140,10 +141,12 @@ def _summary(report: Report) -> Iterator[str]:
     first = [line.at for line in report.lines if line.region == record.target and line.at >= report.moves[1][0]]
     if report.outages and first:
         since_loss = f", {(min(first) - report.outages[0].since).total_seconds():.0f} s after the loss"
-    yield f"{record.target} executed its first task {report.rto_seconds:g} s after the failover started{since_loss}."
+    yield (
+        f"RTO: {record.target} executed its first task {report.rto_seconds:g} s after the failover started{since_loss}."
+    )
     expected, executed, lost, again = (intervals[name] for name in ("expected", "executed", "lost", "duplicated"))
     yield (
-        f"Of {expected} expected runs, {'all' if executed == expected else executed} were executed, "
+        f"RPO: of {expected} expected runs, {'all' if executed == expected else executed} were executed, "
         f"{_number(lost)} {'was' if lost == 1 else 'were'} lost, and {_number(again)} "
         f"{'was' if again == 1 else 'were'} executed twice."
     )
@@ -162,45 +165,15 @@ def _number(number: int) -> str:
 
 def _cards(report: Report) -> Iterator[str]:
     intervals, target = report.intervals, report.record.target
-    yield _card(f"{report.rto_seconds:g} s", f"from the start of the failover to the first task in {target}")
-    yield _card(f"{intervals['executed']} of {intervals['expected']}", "expected runs were executed")
-    yield _card(str(intervals["lost"]), "lost", good=intervals["lost"] == 0)
+    yield card(f"{report.rto_seconds:g} s", f"RTO: from the start of the failover to the first task in {target}")
+    yield card(f"{intervals['executed']} of {intervals['expected']}", "expected runs were executed")
+    yield card(str(intervals["lost"]), "RPO: expected runs that were lost", good=intervals["lost"] == 0)
     without_reason = sum(not why for why in report.repeated.values())
-    yield _card(
+    yield card(
         str(intervals["duplicated"]),
         "executed twice" + (", each for a valid reason" if intervals["duplicated"] and not without_reason else ""),
         good=None if intervals["duplicated"] and not without_reason else intervals["duplicated"] == 0,
     )
-    yield _card(str(len(report.went_on)), "continued in the other region")
+    yield card(str(len(report.went_on)), "continued in the other region")
     ran = report.executed_in_standby
-    yield _card(f"{ran} of {len(report.attempts)}", "runs forced in a standby executed", good=ran == 0)
-
-
-def _card(value: str, name: str, *, good: bool | None = None) -> str:
-    kind = {True: " good", False: " bad", None: ""}[good]
-    return f'<div class="card{kind}"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
-
-
-def _failover(record: FailoverRecord, name: str) -> str:
-    """Return the steps of a failover, each with a bar for its time."""
-    whole_s = sum(step.seconds for step in record.steps) or 1.0
-    rows, before_s = [], 0.0
-    for step in record.steps:
-        left, width = 100 * before_s / whole_s, max(100 * step.seconds / whole_s, 0.6)
-        bar = f'<svg class="gantt"><rect x="{min(left, 99.4):.1f}%" y="4" width="{width:.1f}%" height="9"/></svg>'
-        rows.append(
-            f'<tr><td>{escape(step.name)}</td><td class="number">{step.seconds:.1f} s</td><td class="bar">{bar}</td>'
-            f"<td>{escape(step.detail)}</td></tr>"
-        )
-        before_s += step.seconds
-    return (
-        f"<h2>The {name}, step by step</h2>"
-        f'<p class="soft">{escape(record.source)} to {escape(record.target)}, {record.mode.value}, {_times(record)}. '
-        f"Plan {escape(record.id)}, {escape(record.outcome.value)}.</p>"
-        f'<table class="steps">{"".join(rows)}</table>'
-    )
-
-
-def _times(record: FailoverRecord) -> str:
-    claimed = f"claimed at {record.started_at:%H:%M:%S}"
-    return claimed if record.finished_at is None else f"{claimed}, complete at {record.finished_at:%H:%M:%S}"
+    yield card(f"{ran} of {len(report.attempts)}", "runs forced in a standby executed", good=ran == 0)

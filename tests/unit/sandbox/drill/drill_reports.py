@@ -13,9 +13,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord, StepRecord
+from airflow_provider_mwaa_dr.core.reporting.figure import Outage
 from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.sandbox.drill import report_page
-from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, DrillStep, Line, Outage, Report
+from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, DrillStep, Line, Report
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 OHIO, VIRGINIA = "us-east-2", "us-east-1"

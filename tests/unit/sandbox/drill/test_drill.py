@@ -12,11 +12,12 @@ import pytest
 
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RunStatus
 from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord, StepRecord
+from airflow_provider_mwaa_dr.core.reporting.figure import Outage
 from airflow_provider_mwaa_dr.core.state import Mode
 from airflow_provider_mwaa_dr.sandbox.drill import report, report_page
 from airflow_provider_mwaa_dr.sandbox.drill.drill import operator_message
 from airflow_provider_mwaa_dr.sandbox.drill.oracle import Count, count
-from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, DrillStep, Line, Outage, Report
+from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, DrillStep, Line, Report
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 
@@ -205,7 +206,7 @@ def test_the_screen_lists_what_was_lost(passed: Report) -> None:
     text = report.text(passed)
 
     assert text.startswith("Drill planned: PASS")
-    assert "2  runs lost" in text
+    assert "2  RPO: expected runs that were lost" in text
     assert "lost: drill_orders interval 12:00:30" in text
 
 

@@ -8,8 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, Line, Outage, Report
-from airflow_provider_mwaa_dr.sandbox.drill.run_outcome import Bar, RunOutcome, bars, merged
+from airflow_provider_mwaa_dr.core.reporting.figure import Outage
+from airflow_provider_mwaa_dr.core.reporting.run_outcome import Bar, RunOutcome, merged
+from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, Line, Report
+from airflow_provider_mwaa_dr.sandbox.drill.run_outcome import bars
 from tests.unit.sandbox.drill import drill_reports
 from tests.unit.sandbox.drill.drill_reports import OHIO, VIRGINIA, at
 

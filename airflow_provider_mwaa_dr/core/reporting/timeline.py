@@ -1,5 +1,5 @@
 """
-A drill over time, as HTML: a panel for each region, a row for each DAG, a bar for each run.
+A failover over time, as HTML: a panel for each region, a row for each DAG, a bar for each run.
 
 Positions along the time axis are percentages, and text sizes are fixed, so that the figure fits a phone and a sheet of
 paper.
@@ -13,14 +13,14 @@ from datetime import datetime, timedelta
 from html import escape
 
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
-from airflow_provider_mwaa_dr.sandbox.drill.report import Report
-from airflow_provider_mwaa_dr.sandbox.drill.run_outcome import Bar, RunOutcome, bars, merged
+from airflow_provider_mwaa_dr.core.reporting.figure import Figure
+from airflow_provider_mwaa_dr.core.reporting.run_outcome import Bar, RunOutcome, merged
 
 _TEXTS = {
     RunOutcome.ONCE: "executed once",
     RunOutcome.WENT_ON: "taken over from the other region, and executed once",
     RunOutcome.INTERRUPTED: "started, and interrupted in this region",
-    RunOutcome.UNFINISHED: "still running when the drill ended",
+    RunOutcome.UNFINISHED: "still running at the end of the figure",
     RunOutcome.AGAIN: "executed twice, with a valid reason",
     RunOutcome.TWICE: "executed twice, without a valid reason",
     RunOutcome.FORCED: "forced in the standby: no task executed",
@@ -51,10 +51,10 @@ class _Scale:
         return (self.end - self.begin).total_seconds() * percent / 100
 
 
-def timeline(report: Report) -> str:
+def timeline(figure: Figure) -> str:
     """Return the figure with its legend."""
-    all_bars = bars(report)
-    scale = _scale(report, all_bars)
+    all_bars = figure.bars
+    scale = _scale(figure, all_bars)
     forced = [bar for bar in all_bars if bar.outcome is RunOutcome.FORCED]
     shown = [
         *merged([bar for bar in all_bars if bar.outcome is not RunOutcome.FORCED], gap_s=scale.seconds(0.12)),
@@ -62,18 +62,18 @@ def timeline(report: Report) -> str:
     ]
     shown.sort(key=lambda bar: list(RunOutcome).index(bar.outcome))
     dag_ids = sorted({bar.dag_id for bar in shown})
-    panels = "".join(_panel(report, scale, region, dag_ids, shown) for region in report.regions)
+    panels = "".join(_panel(figure, scale, region, dag_ids, shown) for region in figure.regions)
     return (
-        f'<figure class="timeline"><div class="over">{"".join(_lines(report, scale))}</div>'
-        f"{_moves(report, scale)}{panels}{_axis(scale)}</figure>{_legend(report, shown)}"
+        f'<figure class="timeline"><div class="over">{"".join(_lines(figure, scale))}</div>'
+        f"{_moves(figure, scale)}{panels}{_axis(scale)}</figure>{_legend(figure, shown)}"
     )
 
 
-def _scale(report: Report, all_bars: Sequence[Bar]) -> _Scale:
+def _scale(figure: Figure, all_bars: Sequence[Bar]) -> _Scale:
     times = [at for bar in all_bars for at in (bar.begin, bar.end)]
-    for record in report.records:
+    for record in figure.records:
         times += [record.started_at, *([record.finished_at] if record.finished_at is not None else [])]
-    times += [at for at, _ in report.moves[1:]]
+    times += [at for at, _ in figure.moves[1:]]
     begin, end = min(times), max(times)
     margin = max((end - begin) / 100, timedelta(seconds=1))
     return _Scale(begin - margin, end + margin)
@@ -106,21 +106,21 @@ class _Move:
             yield (len(self.moments) - 1 - number if self.is_left else number), word, at
 
 
-def _all_moves(report: Report) -> Sequence[_Move]:
+def _all_moves(figure: Figure) -> Sequence[_Move]:
     found: list[_Move] = []
-    for record, (promoted_at, _) in zip(report.records, report.moves[1:], strict=False):
+    for record, (promoted_at, _) in zip(figure.records, figure.moves[1:], strict=False):
         moments = [("claim", record.started_at), ("promote", promoted_at)]
         if record.finished_at is not None:
             moments.append(("complete", record.finished_at))
-        is_first_of_two = report.failback is not None and record is report.record
+        is_first_of_two = len(figure.records) > 1 and record is figure.records[0]
         found.append(_Move(record, "failback" if found else "failover", moments, is_first_of_two))
     return found
 
 
-def _moves(report: Report, scale: _Scale) -> str:
+def _moves(figure: Figure, scale: _Scale) -> str:
     """Return the head of the figure: a bar for each move, and the names of its moments below it."""
     drawn = []
-    for move in _all_moves(report):
+    for move in _all_moves(figure):
         record = move.record
         finished_at = record.finished_at or scale.end
         seconds = (finished_at - record.started_at).total_seconds()
@@ -130,24 +130,24 @@ def _moves(report: Report, scale: _Scale) -> str:
         drawn.append(_word(title, right if move.is_left else left, 12, "strong", is_left=move.is_left))
         for row, word, at in move.rows():
             drawn.append(_word(f"{word} {at:%H:%M:%S}", scale.x(at), 33 + 13 * row, "soft", is_left=move.is_left))
-    drawn += [_word(f"{word} {at:%H:%M:%S}", scale.x(at), 72, "soft") for at, word in report.marks]
-    return _row("", f'<svg class="lane" height="{78 if report.marks else 66}">{"".join(drawn)}</svg>')
+    drawn += [_word(f"{word} {at:%H:%M:%S}", scale.x(at), 72, "soft") for at, word in figure.marks]
+    return _row("", f'<svg class="lane" height="{78 if figure.marks else 66}">{"".join(drawn)}</svg>')
 
 
 def _word(word: str, x: float, y: int, kind: str, *, is_left: bool = False) -> str:
     """Return a label beside its line: on the right, or on the left near the end of the time axis and if *is_left*."""
-    anchor, dx = ("end", -4) if is_left or x > 78 else ("start", 4)
+    anchor, dx = ("end", -4) if (is_left and x > 22) or x > 78 else ("start", 4)
     return f'<text class="{kind}" x="{x}%" dx="{dx}" y="{y}" text-anchor="{anchor}">{escape(word)}</text>'
 
 
-def _lines(report: Report, scale: _Scale) -> Iterator[str]:
+def _lines(figure: Figure, scale: _Scale) -> Iterator[str]:
     """Yield the parts that cross all rows: a column for each move, and a line for each of its moments."""
-    for move in _all_moves(report):
+    for move in _all_moves(figure):
         left, right = scale.x(move.record.started_at), scale.x(move.record.finished_at or scale.end)
         yield f'<i class="column" style="left:{left}%;width:{right - left:.2f}%"></i>'
         for row, word, at in move.rows():
             yield f'<i class="moment {word} from-{row}" style="left:{scale.x(at)}%"></i>'
-    for at, _ in report.marks:
+    for at, _ in figure.marks:
         yield f'<i class="moment from-3" style="left:{scale.x(at)}%"></i>'
 
 
@@ -169,24 +169,24 @@ def _axis(scale: _Scale) -> str:
 # A region.
 
 
-def _panel(report: Report, scale: _Scale, region: str, dag_ids: Sequence[str], shown: Sequence[Bar]) -> str:
+def _panel(figure: Figure, scale: _Scale, region: str, dag_ids: Sequence[str], shown: Sequence[Bar]) -> str:
     rows = ""
     for dag_id in dag_ids:
         drawn = "".join(_bar(scale, bar) for bar in shown if (bar.region, bar.dag_id) == (region, dag_id))
         name = escape(f"{dag_id} in {region}")
         rows += _row(dag_id, f'<svg class="lane" height="{_LANE}" role="img" aria-label="{name}">{drawn}</svg>')
     return (
-        f'<section class="region"><div class="bands">{"".join(_bands(report, scale, region))}</div>'
+        f'<section class="region"><div class="bands">{"".join(_bands(figure, scale, region))}</div>'
         f'<div class="row head"><b class="label">{escape(region)}</b><svg class="lane" height="{_LANE}"></svg></div>'
         f"{rows}</section>"
     )
 
 
-def _bands(report: Report, scale: _Scale, region: str) -> Iterator[str]:
+def _bands(figure: Figure, scale: _Scale, region: str) -> Iterator[str]:
     """Yield a band for each time in which the region was active or lost, and a label for each change."""
-    outages = [outage for outage in report.outages if outage.region == region]
-    ends = [*(at for at, _ in report.moves[1:]), scale.end]
-    for (since, active), until in zip(report.moves, ends, strict=True):
+    outages = [outage for outage in figure.outages if outage.region == region]
+    ends = [*(at for at, _ in figure.moves[1:]), scale.end]
+    for (since, active), until in zip(figure.moves, ends, strict=True):
         if active == region:
             yield _band(scale, since, until, "active")
     for outage in outages:
@@ -196,7 +196,7 @@ def _bands(report: Report, scale: _Scale, region: str) -> Iterator[str]:
         for outage in outages:
             if outage.since <= at < (outage.until or scale.end):
                 return f"lost: {outage.how}"
-        return "active" if report.active_at(at) == region else "standby"
+        return "active" if figure.active_at(at) == region else "standby"
 
     edges = {scale.begin, *ends[:-1], *(outage.since for outage in outages)}
     edges |= {outage.until for outage in outages if outage.until is not None}
@@ -257,9 +257,9 @@ def _title(bar: Bar) -> str:
     return f"{which}. {_TEXTS[bar.outcome]}, {when}{due}"
 
 
-def _legend(report: Report, shown: Sequence[Bar]) -> str:
+def _legend(figure: Figure, shown: Sequence[Bar]) -> str:
     outcomes = {bar.outcome for bar in shown}
-    scale = _Scale(report.moves[0][0], report.moves[0][0] + timedelta(seconds=26))
+    scale = _Scale(figure.moves[0][0], figure.moves[0][0] + timedelta(seconds=26))
     items = []
     for outcome in RunOutcome:
         if outcome in outcomes or outcome in _ALWAYS_IN_LEGEND:
@@ -273,7 +273,7 @@ def _legend(report: Report, shown: Sequence[Bar]) -> str:
             '<rect class="once" x="18" y="6" width="7" height="10"/></svg>waited after its scheduled time</li>'
         )
     items.append('<li><i class="swatch of-active"></i>the region is active</li>')
-    if report.outages:
+    if figure.outages:
         items.append('<li><i class="swatch of-outage"></i>the region is lost</li>')
     items.append('<li><i class="swatch of-column"></i>a failover, from claim to complete</li>')
     return f'<ul class="legend">{"".join(items)}</ul>'

@@ -8,7 +8,8 @@ from typing import Any
 from airflow_provider_mwaa_dr.cli.console import Console, table
 from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.gate import Role
-from airflow_provider_mwaa_dr.core.state import Mode, Phase, Stage, meaning
+from airflow_provider_mwaa_dr.core.state import Phase, Stage
+from airflow_provider_mwaa_dr.core.status import plan_meaning
 from airflow_provider_mwaa_dr.core.timing import Timing
 
 SHOWN_RUNS = 20
@@ -51,7 +52,7 @@ def _plan(document: Mapping[str, Any], timing: Timing, console: Console) -> Iter
     plan, phase = document["plan"], Phase(document["phase"])
     source, target = plan["from"], plan["to"]
     yield f"PLAN OPEN: {plan['id']}, {source} -> {target} ({plan['mode']}), by {plan['by']}: {plan['reason']}"
-    yield f"  {phase.value}: {_meaning(plan, phase)}."
+    yield f"  {phase.value}: {plan_meaning(plan, phase)}."
     silent_s = plan["silent_s"]
     if plan["hold"] is not None and plan["hold"]["is_halted"]:
         yield from _halted(document, console)
@@ -98,21 +99,6 @@ def _halted(document: Mapping[str, Any], console: Console) -> Iterator[str]:
         yield f"  Cancel it: mwaa-dr failover {source} --reason TEXT"
     else:
         yield f"  Fail back instead: mwaa-dr failover {source} --reason TEXT"
-
-
-def _meaning(plan: Mapping[str, Any], phase: Phase) -> str:
-    source, target = plan["from"], plan["to"]
-    if plan["hold"] is not None and plan["hold"]["is_halted"]:
-        return meaning(Stage(plan["hold"]["stage"]), source=source, target=target)
-    if phase is Phase.DRAINING and plan["mode"] == Mode.FORCED.value:
-        return f"no new run starts; {target} becomes active when the lease of {source} expires"
-    if phase is Phase.DRAINING:
-        return f"{source} starts no new run, and its runs in progress finish"
-    if phase is Phase.PROMOTING:
-        return f"{target} is active and prepares its database; no new run starts"
-    if source == target:
-        return f"cancelled; {target} stays active, and the paused DAGs are being unpaused"
-    return f"{target} executes, and its DAGs are being unpaused"
 
 
 def _table(regions: Mapping[str, Mapping[str, Any]], names: Mapping[str, str], columns: int | None) -> str:

@@ -17,7 +17,7 @@ from airflow_provider_mwaa_dr.core.gate import Role
 from airflow_provider_mwaa_dr.core.identity import IdentityClaimWatch
 from airflow_provider_mwaa_dr.core.ports import IDENTITY_CLAIMS, AgentStatus, Clock, IdentityClaim, StateStore
 from airflow_provider_mwaa_dr.core.readiness.collect import held_tasks_of, unpublished_of
-from airflow_provider_mwaa_dr.core.state import DRState
+from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Stage, meaning
 from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import UnreadableItem
 
@@ -105,6 +105,26 @@ def status_document(
         silent_s = max((clock.now() - state.last_updated).total_seconds(), 0.0)
         document["plan"] = {**document["plan"], "silent_s": round(silent_s, 1)}
     return document
+
+
+def plan_meaning(plan: Mapping[str, Any], phase: Phase) -> str:
+    """
+    Return what holds in this phase of a plan, as a text for display.
+
+    :param plan: its document.
+    """
+    source, target = plan["from"], plan["to"]
+    if plan["hold"] is not None and plan["hold"]["is_halted"]:
+        return meaning(Stage(plan["hold"]["stage"]), source=source, target=target)
+    if phase is Phase.DRAINING and plan["mode"] == Mode.FORCED.value:
+        return f"no new run starts; {target} becomes active when the lease of {source} expires"
+    if phase is Phase.DRAINING:
+        return f"{source} starts no new run, and its runs in progress finish"
+    if phase is Phase.PROMOTING:
+        return f"{target} is active and prepares its database; no new run starts"
+    if source == target:
+        return f"cancelled; {target} stays active, and the paused DAGs are being unpaused"
+    return f"{target} executes, and its DAGs are being unpaused"
 
 
 def watch_agents(

@@ -15,11 +15,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_mwaa_dr.cli.console import Console, UsageError
+from airflow_provider_mwaa_dr.core.sites import Sites, SitesError, parse_site
 from airflow_provider_mwaa_dr.sandbox.drill import report
 from airflow_provider_mwaa_dr.sandbox.drill.drill import ALL, DEPLOYED, SCENARIOS, Drill, run_all
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DEFAULT_VERSION, versions
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_settings import EXECUTORS
-from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, DEFAULT_DATA_LAG_S, STATE_MODELS
+from airflow_provider_mwaa_dr.sandbox.runtime.home import DEFAULT_DATA_LAG_S, STATE_MODELS
 from airflow_provider_mwaa_dr.sandbox.sandbox import DEFAULT_LAG_S, Sandbox
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ def add_commands(subparsers: Subparsers) -> None:
         "--airflow",
         metavar="VERSION",
         help=f"{', '.join(versions())}, or REGION=VERSION,REGION=VERSION; default: {DEFAULT_VERSION}",
+    )
+    up.add_argument(
+        "--sites",
+        metavar="SITES",
+        help="two sites, SITE=VERSION@REGION,SITE=VERSION@REGION, for example two versions of Airflow in one region; "
+        "the first one is active; default: us-east-2 and us-east-1",
     )
     up.add_argument(
         "--executor",
@@ -150,8 +157,12 @@ def _add(
 
 
 def _up(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
+    sites = _sites(arguments.sites)
+    if sites is not None and arguments.airflow is not None:
+        raise UsageError("--sites has the versions of Airflow, and --airflow, too.", advice="Omit one of them.")
     document = sandbox.up(
-        airflow=_airflow_versions(arguments.airflow),
+        airflow=dict(sites) if sites else _airflow_versions(arguments.airflow),
+        places={site.id: site.aws_region for site in sites.all} if sites else None,
         dags=arguments.dags,
         executor=arguments.executor,
         schedulers=arguments.schedulers,
@@ -162,7 +173,7 @@ def _up(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> No
         like_mwaa=arguments.like_mwaa,
     )
     active = document["active_region"]
-    then = "mwaa-dr status" if active else f"mwaa-dr deploy --active {ACTIVE} --dags --wait"
+    then = "mwaa-dr status" if active else f"mwaa-dr deploy --active {next(iter(document['regions']))} --dags --wait"
     text = "\n".join(
         (
             *sandbox.addresses(),
@@ -270,6 +281,25 @@ def _airflow_versions(text: str | None) -> Mapping[str, str] | str | None:
             raise UsageError(f"{part!r} is not REGION=VERSION.", advice="Example: us-east-2=3.3.1,us-east-1=3.0.6.")
         pairs[region.strip()] = version.strip()
     return pairs
+
+
+def _sites(text: str | None) -> Sites | None:
+    """Return the sites of ``--sites``, with a version of Airflow in place of the environment's name."""
+    if text is None:
+        return None
+    try:
+        found = [parse_site(part.strip()) for part in text.split(",")]
+    except SitesError as error:
+        raise UsageError(f"--sites {text!r} {error}.", advice=_SITES_ADVICE) from error
+    except ValueError as error:
+        raise UsageError(f"{error.args[0]!r} is not SITE=VERSION@REGION.", advice=_SITES_ADVICE) from error
+    sites = Sites(found)
+    if len(sites) != 2 or len(found) != 2:
+        raise UsageError(f"--sites {text!r} does not name two sites.", advice=_SITES_ADVICE)
+    return sites
+
+
+_SITES_ADVICE = "Example: blue=2.11.2@us-east-2,green=3.3.1@us-east-2."
 
 
 def _home_option(arguments: argparse.Namespace) -> str:

@@ -152,7 +152,7 @@ def parse_sites(text: str) -> Sites:
     """
     found: dict[str, Site] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        site = _parse_site(part)
+        site = parse_site(part)
         known = found.setdefault(site.id, site)
         if known.environment != site.environment:
             raise SitesContradictionError(
@@ -172,7 +172,13 @@ def parse_sites(text: str) -> Sites:
     return sites
 
 
-def _parse_site(part: str) -> Site:
+def parse_site(part: str) -> Site:
+    """
+    Return the site that one pair ``SITE=NAME[@REGION]`` names.
+
+    :raises SitesError: id and region do not fit.
+    :raises ValueError: the text has not this form.
+    """
     site_id, separator, rest = (piece.strip() for piece in part.partition("="))
     name, at, region = (piece.strip() for piece in rest.partition("@"))
     if not (separator and site_id and name) or bool(at) != bool(region):

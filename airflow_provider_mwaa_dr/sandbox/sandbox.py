@@ -30,7 +30,6 @@ from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import (
 )
 from airflow_provider_mwaa_dr.sandbox.runtime.description import aws_config, sandbox_json
 from airflow_provider_mwaa_dr.sandbox.runtime.home import (
-    ACTIVE,
     CONTROL,
     REGIONS,
     STATE_MODELS,
@@ -86,6 +85,7 @@ class Sandbox:
         data_lag_s: float | None = None,
         bare: bool | None = None,
         like_mwaa: bool | None = None,
+        places: Mapping[str, str] | None = None,
     ) -> Mapping[str, Any]:
         """
         Start the sandbox, wait until both regions are healthy, and return the description.
@@ -109,6 +109,8 @@ class Sandbox:
             next start its environments are new and empty.
         :param like_mwaa: whether Airflow has the settings of MWAA's image, :func:`.airflow_settings.mwaa_settings`.
             This is slower. False by default. It cannot change once the home exists.
+        :param places: AWS region by id of two sites, the first of which is active at first. None for the home's sites,
+            which are two regions in a new home. They cannot change once the home exists.
         :return: the content of ``sandbox.json``.
         :raises ConfigError: the sandbox does not support a value, or the folder is not a sandbox.
         :raises RefusedError: the home has other values than the requested ones, or another command is running.
@@ -116,7 +118,8 @@ class Sandbox:
         """
         if dags is not None and not dags.is_dir():
             raise ConfigError(f"{dags} is not a folder.", option="--dags", advice="Name a folder with DAG files.")
-        versions = _requested_versions(airflow)
+        known = places or (self.home.blueprint().regions if self.home.is_made else REGIONS)
+        versions = _requested_versions(airflow, tuple(known))
         if executor not in {None, *airflow_settings.EXECUTORS}:
             raise ConfigError(
                 f"The sandbox does not support the executor {executor}.",
@@ -149,8 +152,15 @@ class Sandbox:
             )
         with self.home.locked(), self._undone_on_failure():
             blueprint = self._blueprint(
-                versions, executor=executor, schedulers=schedulers, dr=dr or {}, bare=bare, like_mwaa=like_mwaa
+                versions,
+                executor=executor,
+                schedulers=schedulers,
+                dr=dr or {},
+                bare=bare,
+                like_mwaa=like_mwaa,
+                places=places,
             )
+            _require_possible(blueprint, state_model)
             if state_model is not None:
                 blueprint = self._with_model(blueprint, None if state_model == STRONG else lag_s)
             if data_lag_s is not None:
@@ -166,7 +176,9 @@ class Sandbox:
             prepare = Preparation(self.home, self.postgres, say=self.say)
             if blueprint.bare and started_aws:
                 self._forget_regions(blueprint, prepare)
-            in_use = {blueprint.regions[name].airflow_version for name in REGIONS if self._living_sessions(name)}
+            in_use = {
+                blueprint.regions[name].airflow_version for name in blueprint.regions if self._living_sessions(name)
+            }
             prepare.environments(blueprint, in_use=in_use)
             prepare.databases(blueprint)
             self._await_aws()
@@ -181,7 +193,7 @@ class Sandbox:
             prepare.folders(blueprint, dags=dags)
             if blueprint.bare and dags is not None:
                 self._put_dags(blueprint, dags)
-            blueprint = self._start_regions(blueprint, REGIONS)
+            blueprint = self._start_regions(blueprint, list(blueprint.regions))
             return self._describe(blueprint)
 
     def kill(self, region: str) -> Mapping[str, Any]:
@@ -270,18 +282,25 @@ class Sandbox:
         """
         Add a fault to a region's AWS, or remove it (``none``), and return the table of faults.
 
+        :param region: a site: its calls, and its MWAA environment. Or an AWS region: the calls that it receives. If the
+            region is the id of the site, both.
+        :param from_caller: a site or ``control``.
+        :param to_target: an AWS region, or a site, for its MWAA environment.
         :param fault: as on the command line: ``refuse``, ``blackhole``, ``delay:S``, ``throttle``, ``error``, ``deny``,
             ``expired``, ``none``.
         :raises ConfigError: the region, the caller or the fault does not exist.
         """
         blueprint = self.home.blueprint()
-        self._region(blueprint, region)
-        for name, value in (("--from", from_caller), ("--to", to_target)):
-            if value is not None and value not in blueprint.callers:
+        targets = dict.fromkeys((*blueprint.callers, *blueprint.sites.aws_regions))
+        # Another region than those of the sites' ids receives requests, and sends none.
+        if to_target is not None or region not in targets:
+            self._region(blueprint, region)
+        for name, value, allowed in (("--from", from_caller, blueprint.callers), ("--to", to_target, targets)):
+            if value is not None and value not in allowed:
                 raise ConfigError(
-                    f"The caller {value} does not exist.",
+                    f"The {'caller' if name == '--from' else 'target'} {value} does not exist.",
                     option=name,
-                    advice=f"Allowed are {', '.join(blueprint.callers)}.",
+                    advice=f"Allowed are {', '.join(allowed)}.",
                 )
         kind = faults.parse_fault(fault)
         if kind is None:
@@ -330,7 +349,7 @@ class Sandbox:
             return False
         blueprint = self.home.blueprint()
         return (
-            all(self._lives(region, blueprint) for region in REGIONS)
+            all(self._lives(region, blueprint) for region in blueprint.regions)
             and self._aws_lives()
             and self.postgres.is_running()
         )
@@ -378,20 +397,30 @@ class Sandbox:
         dr: Mapping[str, str],
         bare: bool | None,
         like_mwaa: bool | None,
+        places: Mapping[str, str] | None,
     ) -> Blueprint:
         if not self.home.is_made:
             blueprint = new_blueprint(
-                versions={region: versions.get(region, DEFAULT_VERSION) for region in REGIONS},
+                versions={site: versions.get(site, DEFAULT_VERSION) for site in places or REGIONS},
                 executor=executor or (airflow_settings.CELERY if like_mwaa else airflow_settings.EXECUTORS[0]),
                 schedulers=schedulers or 1,
                 dr=dr,
                 bare=bool(bare),
                 like_mwaa=bool(like_mwaa),
+                places=places,
             )
+            _require_possible(blueprint, None)
             self.home.make(blueprint)
             return blueprint
         blueprint = self.home.blueprint()
-        is_like_mwaa = blueprint.regions[ACTIVE].like_mwaa
+        current_places = {name: region.place for name, region in blueprint.regions.items()}
+        if places not in (None, current_places):
+            raise RefusedError(
+                f"The sandbox in {self.home} has the sites "
+                f"{', '.join(f'{name} in {place}' for name, place in current_places.items())}.",
+                advice="Remove it with mwaa-dr sandbox down --purge, or name another --home.",
+            )
+        is_like_mwaa = blueprint.first.like_mwaa
         for option, is_set, wanted in (("--bare", blueprint.bare, bare), ("--like-mwaa", is_like_mwaa, like_mwaa)):
             if wanted not in {None, is_set}:
                 raise RefusedError(
@@ -499,7 +528,8 @@ class Sandbox:
         if not taken:
             return blueprint
         self.say(f"another program uses port {taken[0]}; choosing new ports")
-        fresh = new_blueprint(versions=dict.fromkeys(REGIONS, ""), executor="", schedulers=1, dr={})
+        places = {name: region.place for name, region in blueprint.regions.items()}
+        fresh = new_blueprint(versions=dict.fromkeys(places, ""), executor="", schedulers=1, dr={}, places=places)
         regions = {name: replace(region, port=fresh.regions[name].port) for name, region in blueprint.regions.items()}
         blueprint = replace(blueprint, regions=regions, callers=fresh.callers, web=fresh.web)
         self.home.make(blueprint)
@@ -574,7 +604,7 @@ class Sandbox:
         return self._store(replace(blueprint, regions=regions))
 
     def _polls(self, region: str, since: datetime) -> bool:
-        """Return whether the region's Celery worker has polled its queue since *since*."""
+        """Return whether the Celery worker of a site whose id is its region has polled its queue since *since*."""
         return any(row["operation"] == "ReceiveMessage" for row in self.requests(region, "sqs", since=since))
 
     def _start_region(self, blueprint: Blueprint, region: Region) -> Sequence[str]:
@@ -633,7 +663,7 @@ class Sandbox:
 
     def _remove_faults_of_stopped_regions(self) -> None:
         """Remove the faults of the regions in which no process runs."""
-        for region in REGIONS:
+        for region in self.home.blueprint().regions:
             if not self._living_sessions(region):
                 self._remove_faults(region)
 
@@ -666,7 +696,7 @@ class Sandbox:
     def _ensure_tables(self, blueprint: Blueprint) -> None:
         """Create missing tables. :raises DRError: the emulated AWS does not answer; names the region with a fault."""
         try:
-            self._tables(blueprint).ensure(active=ACTIVE, saved=self._saved_tables, say=self.say)
+            self._tables(blueprint).ensure(active=blueprint.first.name, saved=self._saved_tables, say=self.say)
         except (BotoCoreError, ClientError) as error:
             regions = sorted(
                 {name for each in faults.load(self.faults_file) for name in (each.caller, each.target) if name}
@@ -735,7 +765,9 @@ class Sandbox:
             return blueprint.regions[name]
         except KeyError as error:
             raise ConfigError(
-                f"The sandbox has no region {name}.", option="region", advice=f"Its regions are {', '.join(REGIONS)}."
+                f"The sandbox has no region {name}.",
+                option="region",
+                advice=f"Its regions are {', '.join(blueprint.regions)}.",
             ) from error
 
     def _describe(self, blueprint: Blueprint) -> Mapping[str, Any]:
@@ -751,14 +783,32 @@ def _model(blueprint: Blueprint) -> str:
     return f"{blueprint.state_model} state model{lag}"
 
 
-def _requested_versions(airflow: Mapping[str, str] | str | None) -> Mapping[str, str]:
-    """Return the requested Airflow versions by region. :raises ConfigError: an unsupported version or region."""
-    versions = dict.fromkeys(REGIONS, airflow) if isinstance(airflow, str) else dict(airflow or {})
-    if unknown := set(versions) - set(REGIONS):
+def _require_possible(blueprint: Blueprint, state_model: str | None) -> None:
+    """:raises ConfigError: the sandbox does not support this with sites that have names."""
+    if not blueprint.sites.has_names:
+        return
+    if state_model not in {None, STRONG}:
+        raise ConfigError(
+            f"Sites with names have one state table, so they cannot have the state model {state_model}.",
+            option="--state-model",
+            advice="Omit --state-model, or use two regions.",
+        )
+    if blueprint.sites.share_region and blueprint.first.executor == airflow_settings.CELERY:
+        raise ConfigError(
+            f"Two sites in one region would share the queues of {airflow_settings.CELERY} in the emulated SQS.",
+            option="--executor",
+            advice=f"Use {airflow_settings.EXECUTORS[0]}, or two regions.",
+        )
+
+
+def _requested_versions(airflow: Mapping[str, str] | str | None, regions: Sequence[str]) -> Mapping[str, str]:
+    """Return the requested Airflow versions by site. :raises ConfigError: an unsupported version or site."""
+    versions = dict.fromkeys(regions, airflow) if isinstance(airflow, str) else dict(airflow or {})
+    if unknown := set(versions) - set(regions):
         raise ConfigError(
             f"The sandbox has no region {', '.join(sorted(unknown))}.",
             option="--airflow",
-            advice=f"Its regions are {', '.join(REGIONS)}.",
+            advice=f"Its regions are {', '.join(regions)}.",
         )
     for version in versions.values():
         constraints(version)

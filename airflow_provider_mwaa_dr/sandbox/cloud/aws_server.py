@@ -485,8 +485,24 @@ class AwsServer:
         return Answer(status=int(status.split()[0]), headers=tuple(answered), body=b"".join(body))
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """
+    What receives a request.
+
+    :param region: AWS region.
+    :param site: the site whose MWAA environment receives it; None if it is for another service.
+    :param table: the table of DynamoDB.
+    """
+
+    service: str
+    region: str | None
+    site: str | None
+    table: str | None
+
+
 class _Handler(BaseHTTPRequestHandler):
-    """One persistent connection. Its port identifies the caller and, on a web port, the region."""
+    """One persistent connection. Its port identifies the caller and, on a web port, the site."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -512,13 +528,13 @@ class _Handler(BaseHTTPRequestHandler):
             caller=self.port.caller, region=region, method=self.command, path=self.path, headers=headers, body=body
         )
         row = {"caller": request.caller, "target": region, "service": service, **_operation(request, service)}
-        table = _table(request) if service == "dynamodb" else None
-        fault = self._fault(service, region, table)
+        target = self._target(request, service)
+        fault = self._fault(target)
         kind = fault.fault if fault else None
         if kind in {FaultKind.BLACKHOLE, FaultKind.REFUSE}:
             # Log it before the wait, because a black hole may last as long as the sandbox.
             self._log(row, started, None, kind)
-            self._drop(service, region, table, hold=kind is FaultKind.BLACKHOLE)
+            self._drop(target, hold=kind is FaultKind.BLACKHOLE)
             return
         if fault and kind is FaultKind.DELAY:
             self.aws.stopping.wait(fault.seconds or 0)
@@ -529,9 +545,24 @@ class _Handler(BaseHTTPRequestHandler):
     # http.server calls these methods by name.
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _respond
 
-    def _fault(self, service: str, region: str | None, table: str | None) -> InjectedFault | None:
+    def _target(self, request: Request, service: str) -> _Target:
+        """Return what receives a request."""
+        region, site = request.region, self.port.region
+        if site is not None:
+            found = self.aws.config().environments.get(site)
+            region = found.region if found else site
+        elif service == "mwaa" and (named := self.aws.mwaa.environment_of(request)):
+            site = named.site
+        return _Target(service, region, site, _table(request) if service == "dynamodb" else None)
+
+    def _fault(self, target: _Target) -> InjectedFault | None:
         return faults.match(
-            self.aws.faults(), service=service, caller=self.port.caller, target=region, dynamodb_table=table
+            self.aws.faults(),
+            service=target.service,
+            caller=self.port.caller,
+            target=target.region,
+            site=target.site,
+            dynamodb_table=target.table,
         )
 
     def _answer(self, request: Request, service: str, kind: FaultKind | None) -> Answer:
@@ -543,17 +574,17 @@ class _Handler(BaseHTTPRequestHandler):
             log.exception("%s %s of %s failed", request.method, service, request.caller)
             return protocol_error(request, service)
 
-    def _drop(self, service: str, region: str | None, table: str | None, *, hold: bool) -> None:
+    def _drop(self, target: _Target, *, hold: bool) -> None:
         self.close_connection = True
         if hold:
-            while not self.aws.stopping.wait(_HOLD_CHECK_S) and self._is_black_hole(service, region, table):
+            while not self.aws.stopping.wait(_HOLD_CHECK_S) and self._is_black_hole(target):
                 if self._client_has_left():
                     return
         # With a linger time of 0, closing resets the connection.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def _is_black_hole(self, service: str, region: str | None, table: str | None) -> bool:
-        fault = self._fault(service, region, table)
+    def _is_black_hole(self, target: _Target) -> bool:
+        fault = self._fault(target)
         return fault is not None and fault.fault is FaultKind.BLACKHOLE
 
     def _client_has_left(self) -> bool:

@@ -30,12 +30,12 @@ class Buckets:
         """Create the bucket and the role of a new environment, and return its members for GetEnvironment."""
         s3 = self._s3(region)
         # S3 rejects us-east-1 as a LocationConstraint.
-        location = {"CreateBucketConfiguration": {"LocationConstraint": region.name}}
-        s3.create_bucket(Bucket=region.bucket, **({} if region.name == "us-east-1" else location))
+        location = {"CreateBucketConfiguration": {"LocationConstraint": region.place}}
+        s3.create_bucket(Bucket=region.bucket, **({} if region.place == "us-east-1" else location))
         s3.put_bucket_versioning(Bucket=region.bucket, VersioningConfiguration={"Status": "Enabled"})
         s3.put_object(Bucket=region.bucket, Key=f"{DAGS}/", Body=b"")
         requirements = s3.put_object(Bucket=region.bucket, Key=REQUIREMENTS, Body=USERS_REQUIREMENTS)
-        self._session.client("iam", region_name=region.name).create_role(
+        self._session.client("iam", region_name=region.place).create_role(
             RoleName=region.role, Path="/service-role/", AssumeRolePolicyDocument="{}"
         )
         return {
@@ -57,7 +57,7 @@ class Buckets:
             s3.put_object(Bucket=region.bucket, Key=f"{prefix}/{path}", Body=(folder / path).read_bytes())
 
     def _s3(self, region: Region) -> Any:
-        return self._session.client("s3", region_name=region.name)
+        return self._session.client("s3", region_name=region.place)
 
 
 def dag_files(folder: Path) -> list[str]:

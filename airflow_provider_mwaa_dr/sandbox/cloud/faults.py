@@ -50,8 +50,9 @@ class InjectedFault:
     :param service: as in the request's signature scope (``dynamodb``, ``sqs``, ...), ``mwaa`` for an environment's
         control plane and web server, or ``all``; ``dynamodb/TABLE`` for the requests to one table.
     :param seconds: how long a delay lasts; None for every other kind.
-    :param caller: the caller whose requests are affected; None for all callers.
-    :param target: the region whose requests are affected; None for all regions.
+    :param caller: the caller whose requests are affected: a site, or the control environment; None for all callers.
+    :param target: what receives the requests: an AWS region with all its services, or the MWAA environment of a site;
+        None for every target.
     """
 
     service: str
@@ -60,10 +61,12 @@ class InjectedFault:
     caller: str | None = None
     target: str | None = None
 
-    def matches(self, *, service: str, caller: str, target: str | None, table: str | None = None) -> bool:
+    def matches(
+        self, *, service: str, caller: str, target: str | None, site: str | None = None, table: str | None = None
+    ) -> bool:
         """Return whether this fault applies to a request from *caller* to *service* in *target*."""
         services = {ALL_SERVICES, service, f"{service}/{table}"}
-        return self.service in services and self.caller in {None, caller} and self.target in {None, target}
+        return self.service in services and self.caller in {None, caller} and self.target in {None, target, site}
 
 
 Table = tuple[InjectedFault, ...]
@@ -97,20 +100,28 @@ def parse_fault(text: str) -> tuple[FaultKind, float | None] | None:
 
 
 def match(
-    table: Table, *, service: str, caller: str, target: str | None, dynamodb_table: str | None = None
+    table: Table,
+    *,
+    service: str,
+    caller: str,
+    target: str | None,
+    site: str | None = None,
+    dynamodb_table: str | None = None,
 ) -> InjectedFault | None:
     """
     Return the fault that applies to a request; None if there is none.
 
     If several match, the kind that :class:`FaultKind` lists first wins, and within a kind the latest fault.
 
+    :param target: the AWS region that receives the request.
+    :param site: the site whose MWAA environment receives it; None if none does.
     :param dynamodb_table: the table that the request names.
     """
     order = list(FaultKind)
     found = [
         fault
         for fault in reversed(table)
-        if fault.matches(service=service, caller=caller, target=target, table=dynamodb_table)
+        if fault.matches(service=service, caller=caller, target=target, site=site, table=dynamodb_table)
     ]
     return min(found, key=lambda fault: order.index(fault.fault), default=None)
 
@@ -131,7 +142,8 @@ def add(
     to_target: str | None = None,
 ) -> Table:
     """
-    Return the table with a fault of *region*. It replaces a fault for the same service and direction.
+    Return the table with a fault of *region*, which is a site or an AWS region. It replaces a fault for the same
+    service and direction.
 
     Without a direction it affects all requests that the region sends, and all requests to the region.
 

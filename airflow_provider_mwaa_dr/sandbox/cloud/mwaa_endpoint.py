@@ -223,6 +223,12 @@ class MwaaEndpoint:
                 return self._create_web_login_token(environment, request.caller)
         return error_answer(404, "UnknownOperationException", f"{request.method} {request.path}")
 
+    def environment_of(self, request: Request) -> Environment | None:
+        """Return the environment that a signed request names in its path; None if it names none."""
+        parts = [unquote(part) for part in urlsplit(request.path).path.split("/") if part]
+        found = self._in_region(request.region or "")
+        return next((each for each in found if len(parts) == 2 and each.name == parts[1]), None)
+
     def web_answer(self, request: Request) -> Answer:
         """
         Return the answer of a region's web server: the login, and Airflow's API for callers with a session.

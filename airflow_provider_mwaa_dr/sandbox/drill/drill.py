@@ -44,7 +44,7 @@ from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, DrillStep, Li
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_api import SandboxAirflowApi
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DISTRIBUTION
-from airflow_provider_mwaa_dr.sandbox.runtime.home import CONTROL, EVENTUAL, REGIONS, STRONG
+from airflow_provider_mwaa_dr.sandbox.runtime.home import EVENTUAL, STRONG
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
 
@@ -275,7 +275,7 @@ class Drill:
         before = tables.store.read()
         regions = {name: _Region(name=name, described=part) for name, part in description["regions"].items()}
         source = regions[before.active_region]
-        target = next(regions[name] for name in REGIONS if name != source.name)
+        target = next(regions[name] for name in regions if name != source.name)
         moves = [(self._started_at, source.name)]
 
         load = [*SCHEDULED, ON_DEMAND, TEST_DAG]
@@ -389,7 +389,13 @@ class Drill:
                     f"The environments in {self._sandbox.home} already have the provider.",
                     advice="Run mwaa-dr sandbox down to empty them, then run the drill again.",
                 )
-        words = ["deploy", "--active", REGIONS[0], "--dags", *(["--wheel", str(wheel.resolve())] if wheel else [])]
+        words = [
+            "deploy",
+            "--active",
+            next(iter(description["regions"])),
+            "--dags",
+            *(["--wheel", str(wheel.resolve())] if wheel else []),
+        ]
         words += ["--wait", "--yes"]
         with self._step(f"mwaa-dr {' '.join(words)}"), tempfile.TemporaryDirectory() as folder:
             self._mwaa_dr(words, description["env"], Path(folder))
@@ -397,7 +403,8 @@ class Drill:
             found = [self._has_provider(region) for region in regions]
             tables = SandboxTables(description["env"])
             self._until(
-                lambda: all(map(tables.has_reconciled, REGIONS)), "both regions have reconciled their open runs"
+                lambda: all(map(tables.has_reconciled, description["regions"])),
+                "both regions have reconciled their open runs",
             )
         return {"mwaa-dr deploy installed the provider in both regions, which did not have it before": all(found)}
 
@@ -460,7 +467,7 @@ class Drill:
         elif loss is Loss.FROZEN:
             self._sandbox.freeze(region)
         elif loss is Loss.ALONE:
-            for other in (*REGIONS, CONTROL):
+            for other in self._sandbox.home.blueprint().callers:
                 if other != region:
                     self._sandbox.fault(region, ALL_SERVICES, FaultKind.BLACKHOLE.value, from_caller=other)
                     self._sandbox.fault(region, ALL_SERVICES, FaultKind.BLACKHOLE.value, to_target=other)
@@ -705,7 +712,7 @@ class Drill:
     def _ledgers(self, tables: SandboxTables) -> Mapping[str, Sequence[LogEntry]]:
         """Return all entries of each region's ledger."""
         ledgers: dict[str, list[LogEntry]] = {}
-        for region in REGIONS:
+        for region in self._sandbox.home.blueprint().regions:
             entries = ledgers.setdefault(region, [])
             while found := tables.runs.log(region, after=entries[-1].number if entries else 0):
                 entries += found

@@ -40,14 +40,18 @@ TEN_YEARS_S = 315_360_000
 
 def dr_settings(blueprint: Blueprint) -> Mapping[str, str]:
     """Return the section ``[dr]`` of all parts of a home, without ``enabled``."""
-    environments = ",".join(f"{region.name}={region.environment}" for region in blueprint.regions.values())
+    environments = str(blueprint.sites)
+    common: Mapping[str, str] = DR_SETTINGS
+    if blueprint.sites.has_names:
+        places = list(dict.fromkeys(region.place for region in blueprint.regions.values()))
+        common = {**DR_SETTINGS, "state_table_region": places[0], "state_table_replicas": ",".join(places)}
     if blueprint.bare:
         # Only what a user exports before a deployment (docs/how-to/deploy.md): the environments run with the defaults.
-        return {**{name: DR_SETTINGS[name] for name in NAMED}, "environments": environments, **blueprint.dr}
+        return {**{name: common[name] for name in NAMED}, "environments": environments, **blueprint.dr}
     model = {} if blueprint.state_model == STRONG else {"table_consistency": blueprint.state_model}
     is_like_mwaa = any(region.like_mwaa for region in blueprint.regions.values())
     return {
-        **DR_SETTINGS,
+        **common,
         **(LIKE_MWAA if is_like_mwaa else {}),
         "environments": environments,
         **model,
@@ -73,7 +77,7 @@ def driver_variables(blueprint: Blueprint) -> Mapping[str, str]:
     """Return the environment variables with which ``mwaa-dr`` acts on this home."""
     dr = dr_settings(blueprint)
     return {
-        **aws_variables(blueprint, caller=CONTROL, region=ACTIVE),
+        **aws_variables(blueprint, caller=CONTROL, region=blueprint.first.place),
         **{f"DR_{name.upper()}": value for name, value in dr.items()},
     }
 
@@ -85,12 +89,14 @@ def airflow_variables(blueprint: Blueprint, folder: Path, *, region: Region | No
     else:
         dr = {"enabled": str(region is not None), **dr_settings(blueprint)}
         options = {f"dr.{option}": value for option, value in dr.items()}
-    name = region.name if region else ACTIVE
+        if region is not None and region.site.is_named:
+            options["dr.site"] = region.name
+    place = region.place if region else blueprint.first.place
     return {
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW_CONFIG": str(folder / "airflow.cfg"),
         "AIRFLOW_ENV_NAME": region.environment if region else "sandbox-control",
-        **aws_variables(blueprint, caller=region.name if region else CONTROL, region=name),
+        **aws_variables(blueprint, caller=region.name if region else CONTROL, region=place),
         **{f"AIRFLOW__{option.replace('.', '__', 1).upper()}": value for option, value in options.items()},
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",

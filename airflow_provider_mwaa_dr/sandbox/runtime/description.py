@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_mwaa_dr.aws.deploy.trial_installation import OPTIONS_VARIABLE, PYTHON_VARIABLE
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings, process
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import major
-from airflow_provider_mwaa_dr.sandbox.runtime.home import ACTIVE, CONTROL, STANDBY, USER, Blueprint, Home, Region
+from airflow_provider_mwaa_dr.sandbox.runtime.home import CONTROL, USER, Blueprint, Home, Region
 from airflow_provider_mwaa_dr.sandbox.runtime.postgres import Postgres
 from airflow_provider_mwaa_dr.sandbox.runtime.preparation import environment, package_index, region_environment
 
@@ -44,6 +44,7 @@ def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active
                 "env": dict(
                     airflow_settings.airflow_variables(blueprint, home.region_folder(region.name), region=region)
                 ),
+                **({"aws_region": region.place} if region.site.is_named else {}),
                 "pids": {
                     component: session.pid
                     for component, session in sessions.get(region.name, {}).items()
@@ -57,7 +58,7 @@ def sandbox_json(home: Home, blueprint: Blueprint, postgres: Postgres, *, active
 
 def _trial_variables(home: Home, blueprint: Blueprint) -> Mapping[str, str]:
     """Return the variables with which ``mwaa-dr deploy`` tries requirements with the index of a bare home."""
-    standby = region_environment(home, blueprint, blueprint.regions[STANDBY])
+    standby = region_environment(home, blueprint, blueprint.second)
     return {
         PYTHON_VARIABLE: str(standby.bin / "python"),
         OPTIONS_VARIABLE: shlex.join(["--index-url", package_index(home).url]),
@@ -68,7 +69,7 @@ def aws_config(blueprint: Blueprint) -> dict[str, Any]:
     """Return the emulated AWS's configuration: callers, ports and environments."""
     return {
         "state_model": blueprint.state_model,
-        "state_region": ACTIVE,
+        "state_region": blueprint.first.place,
         "lag_s": blueprint.lag_s or 0,
         "data_lag_s": blueprint.data_lag_s,
         "callers": blueprint.callers,
@@ -76,6 +77,7 @@ def aws_config(blueprint: Blueprint) -> dict[str, Any]:
         "environments": {
             region.name: {
                 "name": region.environment,
+                "region": region.place,
                 "airflow_url": region.airflow_url,
                 "airflow_version": region.airflow_version,
                 "auth": auth(blueprint, region),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.core.sites import Site, Sites
 from airflow_provider_mwaa_dr.exceptions import ConfigError, RefusedError
 from airflow_provider_mwaa_dr.sandbox.runtime.process import ProcessSession
 
@@ -43,8 +44,10 @@ BARE_NAMES = dict(zip(REGIONS, ("etl-primary", "etl-secondary"), strict=True))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
     """
-    The blueprint of one region.
+    The blueprint of one site.
 
+    :param name: id of the site.
+    :param aws_region: its AWS region, if the id is a name; empty if the id is the region.
     :param port: of its API server (Airflow 2: webserver).
     :param secret: signs the sessions and tokens of this region only.
     :param token: bearer token for its REST API; empty before the first start, and in Airflow 2, which uses a password.
@@ -63,6 +66,17 @@ class Region:
     token: str = ""
     described: Mapping[str, Any] = field(default_factory=dict)
     like_mwaa: bool = False
+    aws_region: str = ""
+
+    @property
+    def place(self) -> str:
+        """Return its AWS region."""
+        return self.aws_region or self.name
+
+    @property
+    def site(self) -> Site:
+        """Return its identity in the DR set."""
+        return Site(id=self.name, environment=self.environment, aws_region=self.place)
 
     @property
     def role(self) -> str:
@@ -119,9 +133,24 @@ class Blueprint:
         return STRONG if self.lag_s is None else EVENTUAL
 
     @property
+    def first(self) -> Region:
+        """Return the site that is active at first; the control environment has its Airflow version and its region."""
+        return next(iter(self.regions.values()))
+
+    @property
+    def second(self) -> Region:
+        """Return the site that is the standby at first."""
+        return list(self.regions.values())[1]
+
+    @property
+    def sites(self) -> Sites:
+        """Return the sites of the DR set."""
+        return Sites(region.site for region in self.regions.values())
+
+    @property
     def control_version(self) -> str:
         """Return the Airflow version of the control environment."""
-        return self.regions[ACTIVE].airflow_version
+        return self.first.airflow_version
 
     @property
     def airflow_versions(self) -> Sequence[str]:
@@ -272,16 +301,23 @@ def new_blueprint(
     dr: Mapping[str, str],
     bare: bool = False,
     like_mwaa: bool = False,
+    places: Mapping[str, str] | None = None,
 ) -> Blueprint:
-    """Return the blueprint of a new home, with free ports and new secrets. *versions* are Airflow's, by region."""
-    callers = (*REGIONS, CONTROL)
-    ports = iter(free_ports(len(REGIONS) + len(callers) + len(callers) * len(REGIONS)))
+    """
+    Return the blueprint of a new home, with free ports and new secrets.
+
+    :param versions: Airflow's, by site.
+    :param places: AWS region by site, the site first that is active at first; None: the two :data:`REGIONS`.
+    """
+    places = places or dict(zip(REGIONS, REGIONS, strict=True))
+    callers = (*places, CONTROL)
+    ports = iter(free_ports(len(places) + len(callers) + len(callers) * len(places)))
     return Blueprint(
         provider_version=__version__,
         regions={
             region: Region(
                 name=region,
-                environment=BARE_NAMES[region] if bare else f"sandbox-{region}",
+                environment=BARE_NAMES.get(region, f"etl-{region}") if bare else f"sandbox-{region}",
                 airflow_version=versions[region],
                 executor=executor,
                 schedulers=schedulers,
@@ -289,11 +325,12 @@ def new_blueprint(
                 secret=secrets.token_hex(32),
                 fernet_key=base64.urlsafe_b64encode(os.urandom(32)).decode(),
                 like_mwaa=like_mwaa,
+                aws_region="" if place == region else place,
             )
-            for region in REGIONS
+            for region, place in places.items()
         },
         callers={caller: next(ports) for caller in callers},
-        web={caller: {region: next(ports) for region in REGIONS} for caller in callers},
+        web={caller: {region: next(ports) for region in places} for caller in callers},
         password=secrets.token_urlsafe(9),
         dr=dict(dr),
         bare=bare,

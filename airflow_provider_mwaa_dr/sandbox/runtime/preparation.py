@@ -21,7 +21,6 @@ from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import (
     provide_image,
 )
 from airflow_provider_mwaa_dr.sandbox.runtime.home import (
-    ACTIVE,
     CONTROL,
     USER,
     Blueprint,
@@ -183,7 +182,7 @@ class Preparation:
             if not blueprint.bare and (dags is not None or not any((folder / "dags").iterdir())):
                 _copy_folder(dags or example_dags(), folder / "dags")
         control = self._home.region_folder(CONTROL)
-        self._write_configuration(control, CONTROL, blueprint.regions[ACTIVE], is_control=True)
+        self._write_configuration(control, CONTROL, blueprint.first, is_control=True)
         _copy_folder(example_dags(), control / "dags")
 
     def _write_configuration(self, folder: Path, database: str, region: Region, *, is_control: bool) -> None:

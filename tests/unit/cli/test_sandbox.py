@@ -8,8 +8,21 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.cli import main
-from airflow_provider_mwaa_dr.sandbox.runtime.home import REGIONS, Home, new_blueprint
+from airflow_provider_mwaa_dr.sandbox.runtime.home import REGIONS, Blueprint, Home, new_blueprint
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
+
+TWO_IN_ONE = "blue=3.3.1@us-east-2,green=3.3.1@us-east-2"
+
+
+def named_sites() -> Blueprint:
+    """Return the blueprint of two sites in one region."""
+    return new_blueprint(
+        versions=dict.fromkeys(("blue", "green"), "3.3.1"),
+        executor="LocalExecutor",
+        schedulers=1,
+        dr={},
+        places=dict.fromkeys(("blue", "green"), "us-east-2"),
+    )
 
 
 @pytest.fixture
@@ -66,9 +79,14 @@ def test_purge_deletes_no_other_folders(tmp_path: Path, capsys: pytest.CaptureFi
         (["up", "--airflow", "us-east-1=3.3.1,3.0.6"], "not REGION=VERSION"),
         (["up", "--dags", "/does/not/exist"], "not a folder"),
         (["up", "--bare", "--state-model", "eventual"], "cannot have the state model eventual"),
+        (["up", "--sites", "blue=3.3.1@us-east-2"], "does not name two sites"),
+        (["up", "--sites", "blue=3.3.1,green=3.3.1@us-east-2"], "names no region for the site blue"),
+        (["up", "--sites", "blue,green"], "'blue' is not SITE=VERSION@REGION"),
+        (["up", "--sites", "a=3.3.1@us-east-2,b=3.3.1@us-east-2", "--airflow", "3.3.1"], "--airflow, too"),
         (["kill", "us-west-2"], "no region us-west-2"),
         (["fault", "us-east-1", "dynamodb", "hiccup"], "not a fault"),
         (["fault", "us-east-1", "dynamodb", "refuse", "--from", "mars"], "The caller mars does not exist"),
+        (["fault", "us-east-1", "dynamodb", "refuse", "--to", "mars"], "The target mars does not exist"),
         (["drill", "--scenario", "earthquake"], "The scenario earthquake does not exist"),
         (["logs", "us-west-2"], "No such log exists"),
     ],
@@ -96,6 +114,43 @@ def test_a_home_cannot_change_between_bare_and_normal(stopped: Path, capsys: pyt
         error = json.loads(capsys.readouterr().out)["error"]
         assert "--bare" in error["message"]
         assert "down --purge" in error["advice"]
+
+
+def test_a_home_keeps_its_sites(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 3; the message names the sites of the home."""
+    assert main(["sandbox", "up", "--sites", TWO_IN_ONE, "--json", "--home", str(stopped)]) == 3
+    assert "us-east-2 in us-east-2, us-east-1 in us-east-1" in json.loads(capsys.readouterr().out)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--state-model", "eventual"], "one state table"),
+        (["--executor", "CeleryExecutor"], "would share the queues"),
+        (["--like-mwaa"], "would share the queues"),
+    ],
+)
+def test_what_sites_with_names_cannot_have_is_refused(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, before any process starts."""
+    if "eventual" in arguments:
+        Home(tmp_path / "new").make(named_sites())
+    code = main(["sandbox", "up", "--sites", TWO_IN_ONE, *arguments, "--home", str(tmp_path / "new")])
+    assert code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_fault_of_a_site_and_a_fault_of_its_region(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A site calls, and its MWAA is called. The region is only called: no caller has its name."""
+    home = Home(tmp_path / "home")
+    home.make(named_sites())
+    for words in (["blue", "mwaa", "deny"], ["us-east-2", "dynamodb", "throttle", "--from", "green"]):
+        assert main(["sandbox", "fault", *words, "--home", str(home)]) == 0
+    assert main(["sandbox", "fault", "green", "all", "refuse", "--to", "us-east-2", "--home", str(home)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "refuse for all from green to us-east-2"
+    assert main(["sandbox", "fault", "us-east-2", "all", "refuse", "--to", "blue", "--home", str(home)]) == 2
+    assert "no region us-east-2" in capsys.readouterr().err
 
 
 def test_a_region_of_a_sandbox_that_is_down_cannot_be_revived(

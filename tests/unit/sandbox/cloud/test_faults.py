@@ -126,3 +126,21 @@ def test_a_fault_may_be_of_one_table() -> None:
     assert faults.match(table, **of, dynamodb_table="runs") == table[0]
     assert faults.match(table, **of, dynamodb_table="state") is None
     assert faults.match(table, **of) is None
+
+
+def test_a_killed_site_takes_its_calls_and_its_mwaa_and_nothing_else_of_the_region() -> None:
+    """The tables of the region serve the other site."""
+    table = faults.add((), region="blue", service=faults.ALL_SERVICES, fault=FaultKind.BLACKHOLE)
+
+    def is_met(service: str, caller: str, site: str | None = None) -> bool:
+        return faults.match(table, service=service, caller=caller, target=HERE, site=site) is not None
+
+    assert is_met("dynamodb", "blue")
+    assert is_met("mwaa", "blue", "green")
+    assert is_met("mwaa", "green", "blue")
+    assert is_met("mwaa", "control", "blue")
+    assert not is_met("dynamodb", "green")
+    assert not is_met("mwaa", "control", "green")
+    of_region = faults.add((), region=HERE, service="mwaa", fault=FaultKind.DENY)
+    for site in ("blue", "green"):
+        assert faults.match(of_region, service="mwaa", caller="control", target=HERE, site=site) is not None

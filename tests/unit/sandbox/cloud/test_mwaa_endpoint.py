@@ -103,3 +103,31 @@ def test_an_environment_that_is_not_bare_is_only_described_anew() -> None:
     service.send("PATCH", CHANGES)
     assert service.asked == []
     assert service.describe()["AirflowConfigurationOptions"] == {"dr.enabled": "true"}
+
+
+def test_two_environments_in_one_region_are_told_apart_by_their_names() -> None:
+    """Each has its own memory of updates. A site is no region: a request is for a region."""
+    sites = {
+        site: Environment(
+            region=REGION, name=f"etl-{site}", airflow_url="http://127.0.0.1:9", airflow_version="3.3.1",
+            authorization="none", name_of_site=site,
+        )
+        for site in ("blue", "green")
+    }  # fmt: skip
+    endpoint = MwaaEndpoint(
+        environment=sites.get, in_region=lambda region: list(sites.values()) if region == REGION else [],
+        web_port=lambda _, site: {"blue": 1, "green": 2}[site], clock=lambda: 0.0, update_s=lambda: 60.0,
+    )  # fmt: skip
+
+    def send(method: str, path: str, region: str = REGION) -> Answer:
+        body = json.dumps(CHANGES).encode() if method == "PATCH" else b""
+        return endpoint.answer(
+            Request(caller="control", region=region, method=method, path=path, headers={}, body=body)
+        )
+
+    assert json.loads(send("GET", "/environments").body) == {"Environments": ["etl-blue", "etl-green"]}
+    assert send("PATCH", "/environments/etl-blue").status == 200
+    found = [json.loads(send("GET", f"/environments/etl-{site}").body)["Environment"] for site in ("blue", "green")]
+    assert [each["Status"] for each in found] == ["UPDATING", "AVAILABLE"]
+    assert [each["WebserverUrl"] for each in found] == ["127.0.0.1:1", "127.0.0.1:2"]
+    assert send("GET", "/environments/etl-blue", region="blue").status == 404

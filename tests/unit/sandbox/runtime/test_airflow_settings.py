@@ -69,6 +69,28 @@ def test_mwaas_own_variables_prove_each_region(blueprint: Blueprint, tmp_path: P
     assert identity_problem(replace(identity, region=other.name), look) is not None
 
 
+def test_two_sites_in_one_region_are_told_apart(tmp_path: Path) -> None:
+    """Their AWS_REGION is the same. Each has its own id, and one table in that region."""
+    blueprint = new_blueprint(
+        versions={"blue": "2.11.2", "green": "3.3.1"}, executor="LocalExecutor", schedulers=1, dr={},
+        places=dict.fromkeys(("blue", "green"), ACTIVE),
+    )  # fmt: skip
+    for region in blueprint.regions.values():
+        variables = airflow_variables(blueprint, tmp_path, region=region)
+        config = parse_config({option.name: variables.get(f"AIRFLOW__DR__{option.name.upper()}") for option in OPTIONS})
+        assert (config.problems, config.region, config.own_aws_region) == ((), region.name, ACTIVE)
+        assert (config.replicas, config.sites) == ((ACTIVE,), blueprint.sites)
+        identity = Identity.of(
+            replace(config, environment=variables["AIRFLOW_ENV_NAME"], aws_region=variables["AWS_REGION"])
+        )
+        assert identity_problem(identity, Observation(state=None, reconciled_epoch=None)) is None
+    control = airflow_variables(blueprint, tmp_path, region=None)
+    assert (control["AWS_REGION"], "AIRFLOW__DR__SITE" in control) == (ACTIVE, False)
+    described = aws_config(blueprint)
+    assert described["state_region"] == ACTIVE
+    assert {site: row["region"] for site, row in described["environments"].items()} == {"blue": ACTIVE, "green": ACTIVE}
+
+
 def test_every_caller_has_a_port_of_its_own(blueprint: Blueprint, tmp_path: Path) -> None:
     """The emulated AWS identifies callers by their port."""
     endpoints = {

@@ -29,7 +29,6 @@ from datetime import datetime, timedelta, timezone
 import boto3
 from botocore.config import Config
 
-from airflow_provider_mwaa_dr.aws.mwaa.environment import LISTED
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS
 from tests.benchmarks.machine import Busy
@@ -41,7 +40,6 @@ from tests.waiting import wait_until
 VERSIONS = ("3.3.1", "3.2.1", "2.11.2")
 PARTS = ("graceful", "drain", "lost", "pausing")
 SIZES = (10, 100, 500, 1000, 2000, 10_000)
-LARGE = (2000, 10_000)
 GOALS = {500: 4.0, 2000: 6.0, 10_000: 30.0}
 TURNS = 2
 LOST_DAGS, LEASE_S = 500, DRConfig(environments={}).lease_s
@@ -200,21 +198,19 @@ def pausing(pair: Pair) -> dict[str, list[float]]:
 
 
 def measure_failovers(pair: Pair, report: Report, size: int) -> None:
-    """Graceful failovers with the default API settings and, for many DAGs, also with the largest pages of the API."""
-
-    def keep(what: str, series: str, goal: float | None) -> None:
-        busy = Busy.of(pair)
-        took, steps = failovers(pair)
-        note = f"lists of DAGs: {dag_lists(pair, since=busy.since)}; {busy}"
-        report.keep(what=what, unit="s", values=took, goal=goal, note=note, series=series, size=size, parts=steps)
-
-    keep(f"failover of {size:,} DAGs", "a graceful failover", GOALS.get(size))
-    if size in LARGE:
-        for airflow in pair.airflows.values():
-            airflow.restart_api_server(maximum_page_limit=LISTED)
-        keep(f"failover of {size:,} DAGs, [api] maximum_page_limit {LISTED}", "the same, larger pages", None)
-        for airflow in pair.airflows.values():
-            airflow.restart_api_server()
+    """Graceful failovers and failbacks, with the default settings of the API."""
+    busy = Busy.of(pair)
+    took, steps = failovers(pair)
+    report.keep(
+        what=f"failover of {size:,} DAGs",
+        unit="s",
+        values=took,
+        goal=GOALS.get(size),
+        note=f"calls that list or change DAGs: {dag_calls(pair, since=busy.since)}; {busy}",
+        series="a graceful failover",
+        size=size,
+        parts=steps,
+    )
 
 
 def rest_calls(pair: Pair, *, since: datetime) -> list[tuple[datetime, str, float]]:
@@ -227,10 +223,10 @@ def rest_calls(pair: Pair, *, since: datetime) -> list[tuple[datetime, str, floa
     )
 
 
-def dag_lists(pair: Pair, *, since: datetime) -> str:
-    """Return how many calls listed or changed DAGs, and how long they took together."""
+def dag_calls(pair: Pair, *, since: datetime) -> str:
+    """Return how many calls listed or changed DAGs since then, and how long they took together."""
     found = [took_s for _, what, took_s in rest_calls(pair, since=since) if what.endswith(" /dags")]
-    return f"{len(found)} calls, {sum(found):.1f} s"
+    return f"{len(found)}, {sum(found):.1f} s"
 
 
 def measure_drain(pair: Pair, report: Report) -> None:

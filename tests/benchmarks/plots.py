@@ -6,6 +6,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -55,24 +56,29 @@ def draw_growth(series: Mapping[str, Sequence[Row]], path: Path) -> None:
 
 
 def draw_parts(rows: Iterable[Row], path: Path) -> None:
-    """Draw a stacked bar for each row with parts: the median of each part, and the rest up to the row's median."""
+    """Draw a stacked bar for each row with parts: the share of each part's median, and of the rest, in the median."""
     found = [row for row in rows if row["parts"]]
     if not found:
         return
     names = list(dict.fromkeys(name for row in found for name in row["parts"]))
-    figure, axes = plt.subplots(figsize=(12, 1.5 + 0.5 * len(found)), layout="constrained")
-    labels = [row["what"] for row in found]
+    rest = "outside of these"
+    figure, axes = plt.subplots(figsize=(13, 1.5 + 0.7 * len(found)), layout="constrained")
+    labels = [fill(f"{row['what']}: {shown(row['median'])} {row['unit']}", 45) for row in found]
     left = [0.0] * len(found)
-    for number, name in enumerate(names):
-        middles = [statistics.median(row["parts"].get(name) or [0.0]) for row in found]
-        drawn = axes.barh(labels, middles, left=left, label=name, color=mpl.colormaps["tab20"](number % 20))
-        axes.bar_label(drawn, [f"{middle:.1f}" if middle >= 0.3 else "" for middle in middles], label_type="center")
-        left = [before + middle for before, middle in zip(left, middles, strict=True)]
-    rest = [max(0.0, row["median"] - before) for row, before in zip(found, left, strict=True)]
-    axes.barh(labels, rest, left=left, label="outside of the steps", color="lightgrey")
-    axes.set(xlabel="s")
+    for number, name in enumerate([*names, rest]):
+        shares = [
+            max(0.0, 100 - before)
+            if name == rest
+            else 100 * statistics.median(row["parts"].get(name) or [0.0]) / row["median"]
+            for row, before in zip(found, left, strict=True)
+        ]
+        colour = "lightgrey" if name == rest else mpl.colormaps["tab20"](number % 20)
+        drawn = axes.barh(labels, shares, left=left, label=name, color=colour)
+        axes.bar_label(drawn, [f"{share:.0f}" if share >= 3 else "" for share in shares], label_type="center")
+        left = [before + share for before, share in zip(left, shares, strict=True)]
+    axes.set(xlabel="%", xlim=(0, 100))
     axes.invert_yaxis()
-    axes.legend(fontsize="small", ncols=7, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

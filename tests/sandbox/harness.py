@@ -359,19 +359,6 @@ class Airflow:
         began = self._start("worker")
         wait_until(lambda: self.messages("ReceiveMessage", since=began), f"the worker of {self.name} works")
 
-    def restart_api_server(self, **options: object) -> None:
-        """Restart the API server of an Airflow 3 with *options* in ``[api]``, and wait until it answers."""
-        self.stop("api-server")
-        self._start("api-server", **{f"AIRFLOW__API__{name.upper()}": str(value) for name, value in options.items()})
-
-        def answers() -> bool:
-            try:
-                return self._http.get(f"{self.url}/api/v2/monitor/health", timeout=REST_TIMEOUT_S).ok
-            except requests.ConnectionError:
-                return False
-
-        wait_until(answers, f"the API of {self.name} answers again")
-
     def messages(self, operation: str, *, since: datetime) -> int:
         """Return how often Celery has sent, received or deleted messages of this region's queue since then."""
         rows = self._sandbox.requests(self.name, "sqs", since=since)

@@ -1,7 +1,8 @@
 """
 The tasks of dr_failover_with_data, in the order of the DAG, against an emulated AWS behind a real socket.
 
-The regions are fakes, and the time of a failover is simulated.
+The regions are fakes, and the time of a failover is simulated. ``sandbox/test_failover_with_data.py`` runs the DAG
+between real Airflows.
 """
 
 from __future__ import annotations

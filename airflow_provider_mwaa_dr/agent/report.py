@@ -166,6 +166,7 @@ class Reporter:
             at=self._clock.now(),
             beat=beat,
             problem=problem,
+            site=identity.site_of_claims,
         )
 
     def publish_figures(self, heartbeats: int) -> None:

@@ -51,6 +51,18 @@ class Identity:
         return self.environment, self.aws_region
 
     @property
+    def own_site(self) -> str | None:
+        """The site in the settings that has this environment and its AWS region; None if there is none."""
+        return next((each.id for each in self.sites.all if (each.environment, each.aws_region) == self.place), None)
+
+    @property
+    def site_of_claims(self) -> str | None:
+        """The site under which claims are stored, if sites have names; None: they are stored under the AWS region."""
+        if is_aws_region(self.region) and not self.sites.has_names:
+            return None
+        return self.own_site or self.region
+
+    @property
     def label(self) -> str:
         """The environment, for messages."""
         return label(self.environment, self.aws_region or self.region)
@@ -112,7 +124,7 @@ def _aws_region_problem(identity: Identity, observation: Observation) -> str | N
                 f"set [dr] site to {aws_region}, or unset it"
             )
         return None
-    mine = next((each.id for each in sites.all if (each.environment, each.aws_region) == identity.place), None)
+    mine = identity.own_site
     advice = f"set [dr] site to {mine}" if mine else "correct [dr] site, or [dr] environments"
     if sites and site not in sites:
         return (

@@ -211,6 +211,7 @@ class IdentityClaim:
     :param aws_region: ``AWS_REGION`` of the agent's process; empty if it is not set.
     :param beat: grows by one with each heartbeat. The agent is alive if the beat changes, on the reader's own clock.
     :param problem: why the agent holds everything, and what to do; one sentence.
+    :param site: in a set whose sites have names, the site under which the item is stored; else None.
     """
 
     region: str
@@ -220,15 +221,17 @@ class IdentityClaim:
     at: datetime
     beat: int
     problem: str
+    site: str | None = None
 
     @property
     def place(self) -> str:
         """
-        The region under which the item is stored.
+        The site under which the item is stored.
 
-        The AWS region, because an execution role may write only the items of its own region.
+        It is the own site of the environment, because an execution role may write only the items of its own site. If
+        the sites are regions, this is the AWS region.
         """
-        return self.aws_region or self.region
+        return self.site or self.aws_region or self.region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

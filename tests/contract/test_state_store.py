@@ -505,6 +505,9 @@ def test_claims_are_kept_apart_from_heartbeats(store: StateStore, peer: Peer) ->
     assert store.observe("us-east-1").reconciled_epoch == 2
     assert list(store.registrations()) == ["us-east-1"]
 
+    named = replace(CLAIM, site="green")
+    other.put(IDENTITY_CLAIMS, named)
+    assert store.find_all(IDENTITY_CLAIMS, "green") == [named]
     for each in (*claims[1:], claims[1]):
         store.delete(IDENTITY_CLAIMS, each)
     assert store.find_all(IDENTITY_CLAIMS, "us-east-1") == claims[:1]

@@ -444,6 +444,7 @@ IDENTITY_CLAIM = ItemSchema(
         "at": TIME,
         "beat": COUNT,
         "problem": TEXT,
+        "site": optional(NAME),
     },
     advice="The agent of the environment that claims the region writes it again within seconds. You may delete it.",
 )

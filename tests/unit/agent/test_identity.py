@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
 from airflow_provider_mwaa_dr.core.ports import FENCE_LOADS, IDENTITY_CLAIMS, Observation, Registration
+from airflow_provider_mwaa_dr.core.sites import Sites, parse_sites
 from airflow_provider_mwaa_dr.exceptions import StateError
 from airflow_provider_mwaa_dr.plugins.fence import Fence
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
@@ -42,7 +44,16 @@ class DRTable:
 class MwaaEnvironment:
     """One MWAA environment with its own database: the agent of a scheduler, and workers with a home folder."""
 
-    def __init__(self, table: DRTable, name: str, home: Path, *, aws_region: str = THERE, region: str = THERE) -> None:
+    def __init__(
+        self,
+        table: DRTable,
+        name: str,
+        home: Path,
+        *,
+        aws_region: str = THERE,
+        region: str = THERE,
+        environments: Mapping[str, str] | None = None,
+    ) -> None:
         self.table = table
         self.home = home / name / aws_region
         self.home.mkdir(parents=True)
@@ -60,7 +71,7 @@ class MwaaEnvironment:
             region=region,
             state_table="t",
             runs_table="r",
-            environments={},
+            environments=environments or {},
             environment=name,
             aws_region=aws_region,
             fence_wait_s=0,
@@ -115,6 +126,56 @@ def turns(*environments: MwaaEnvironment, seconds: float = 30.0) -> None:
 
 
 BOTH_RUN, BOTH_HOLD = (Action.RUN, Action.RUN), (Action.HOLD, Action.HOLD)
+
+
+BLUE_GREEN = parse_sites("blue=one@us-east-2,green=two@us-east-2")
+
+
+@pytest.mark.parametrize("active", ["blue", "green"])
+@pytest.mark.parametrize("sites", [BLUE_GREEN, Sites()], ids=["settings", "registry"])
+def test_of_two_sites_in_one_region_one_is_active(active: str, sites: Sites, tmp_path: Path) -> None:
+    """AWS_REGION is the same in both, so the id tells them apart."""
+    table = DRTable(active)
+    for site in BLUE_GREEN.all:
+        table.store.register(Registration(region=site.id, environment=site.environment, aws_region=site.aws_region))
+    one = MwaaEnvironment(table, "one", tmp_path, region="blue", environments=sites)
+    two = MwaaEnvironment(table, "two", tmp_path, region="green", environments=sites)
+    turns(one, two)
+
+    skips = Action.SKIP, Action.SKIP
+    assert (one.may, two.may) == ((BOTH_RUN, skips) if active == "blue" else (skips, BOTH_RUN))
+    assert [agent.environment for agent in table.store.agents("blue")] == ["one"]
+    assert [agent.environment for agent in table.store.agents("green")] == ["two"]
+
+
+@pytest.mark.parametrize("active", ["blue", "green"])
+def test_a_copied_site_makes_no_second_active_site(active: str, tmp_path: Path) -> None:
+    """The copy holds. Its claim is an item of its own site, because its role may write no other one."""
+    table = DRTable(active)
+    for site in BLUE_GREEN.all:
+        table.store.register(Registration(region=site.id, environment=site.environment, aws_region=site.aws_region))
+    one = MwaaEnvironment(table, "one", tmp_path, region="blue", environments=BLUE_GREEN)
+    two = MwaaEnvironment(table, "two", tmp_path, region="blue", environments=BLUE_GREEN)
+    turns(one, two)
+
+    assert one.may == (BOTH_RUN if active == "blue" else (Action.SKIP, Action.SKIP))
+    assert two.may == BOTH_HOLD
+    assert two.wrote() == {"put identity claim"}
+    assert [agent.environment for agent in table.store.agents("blue")] == ["one"]
+    assert table.store.agents("green") == []
+    (claim,) = table.store.find_all(IDENTITY_CLAIMS, "green")
+    assert (claim.region, claim.environment, claim.aws_region) == ("blue", "two", THERE)
+    assert "set [dr] site to green" in claim.problem
+
+
+def test_an_environment_outside_the_set_holds_under_the_name_of_a_site(tmp_path: Path) -> None:
+    """Its claim is listed under the site that it claims: it has no site of its own."""
+    table = DRTable("blue")
+    stranger = MwaaEnvironment(table, "three", tmp_path, region="blue", environments=BLUE_GREEN)
+    turns(stranger)
+    assert stranger.may == BOTH_HOLD
+    (claim,) = table.store.find_all(IDENTITY_CLAIMS, "blue")
+    assert (claim.environment, table.store.agents("blue")) == ("three", [])
 
 
 @pytest.mark.parametrize("active", [HERE, THERE])

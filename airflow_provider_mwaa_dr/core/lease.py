@@ -10,7 +10,7 @@ A scheduler's gate lets runs start only for a lease after the agent sent a heart
 (:attr:`.gate.View.confirmed_at`). So a heartbeat that has not changed for a lease proves that the gate is closed, also
 if the silence began before the write. Agents of all regions observe this silence and publish it in their heartbeats.
 The engine reads these reports, and then the heartbeats, after its write: an equal number shows that no other heartbeat
-was applied in between.
+was applied in between. What the engine itself has observed, before its write or during a drain, counts like a report.
 
 All times are seconds on the clock of the process that waits. The time of a write is taken *after* its response: until
 then, a reader may still get the previous item. The clocks of other machines may be slower by up to a tenth.
@@ -19,7 +19,7 @@ then, a reader may still get the previous item. The clocks of other machines may
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from airflow_provider_mwaa_dr.core.gate import skip_limit_s
@@ -58,15 +58,25 @@ class Closing:
     is_quiet: bool = False
     silent: frozenset[tuple[str, str | None]] = frozenset()
 
-    def is_silent(self, agents: Sequence[AgentStatus], *, now: float) -> bool:
+    def is_silent(
+        self,
+        agents: Sequence[AgentStatus],
+        *,
+        now: float,
+        observed: Collection[tuple[str, str | None]] = frozenset(),
+    ) -> bool:
         """
         Whether every scheduler of the region has been silent for a lease, so that none of them starts or publishes.
 
-        False if a scheduler has acknowledged, or sends heartbeats again, and for a region without heartbeats.
+        False if a scheduler sends heartbeats again, and for a region without heartbeats.
+
+        :param observed: job and number of each heartbeat that the caller itself has observed for a lease.
         """
         present = [agent for agent in agents if not agent.gone]
         return bool(present) and all(
-            (agent.job, agent.number) in self.silent and now >= self.silent_until[agent.job] for agent in present
+            (agent.job, agent.number) in observed
+            or ((agent.job, agent.number) in self.silent and now >= self.silent_until[agent.job])
+            for agent in present
         )
 
     def gate_closed_at(self, agents: Sequence[AgentStatus]) -> float:
@@ -83,7 +93,8 @@ class Closing:
         listed = {job for agent in agents if agent.job in waiting and not agent.gone for job in agent.schedulers}
         waiting |= listed - jobs
         expired_at = self.gate_since + lease_wait_s(self.lease_s, self.gate_commit_s)
-        return max((self.silent_until.get(job, expired_at) for job in waiting), default=expired_at)
+        # A silence that began after the claim ends no later than the lease of a scheduler that is not silent.
+        return max((min(expired_at, self.silent_until.get(job, expired_at)) for job in waiting), default=expired_at)
 
     def fence_closed_at(self, agents: Sequence[AgentStatus]) -> float:
         """Return the time from which no fence of the region lets a task start; infinite while the fence is open."""
@@ -124,7 +135,7 @@ def silent_until(
 
     :param agents: the heartbeats of the region that is left, read after *reports* were read, and after the write that
         closes the gate, or the take-over.
-    :param reports: the silence that agents of any region have published.
+    :param reports: the silence that agents of any region have published, and that the engine has observed.
     :param now: the time after the response of both reads.
     :param wait_s: :func:`lease_wait_s`.
     """

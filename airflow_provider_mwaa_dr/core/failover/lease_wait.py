@@ -34,7 +34,12 @@ def refuse_silent_source(own: OwnedPlan, plan: Plan, closing: Closing, agents: S
 
     :raises SilentSourceError: every scheduler of the source has been silent for a lease, so no run of it continues.
     """
-    if plan.mode is Mode.AUTO and closing.is_silent(agents, now=own.clock.monotonic()):
+    if plan.mode is not Mode.AUTO:
+        return
+    wait_s = lease_wait_s(closing.lease_s, closing.gate_commit_s)
+    # Schedulers that died after the claim have no report in *closing*.
+    observed = {(each.job, each.number) for each in _observed(own, wait_s) if each.region == plan.source}
+    if closing.is_silent(agents, now=own.clock.monotonic(), observed=observed):
         raise SilentSourceError(f"every scheduler of {plan.source} has been silent for its lease")
 
 
@@ -64,11 +69,17 @@ def closing(own: OwnedPlan, plan: Plan, state: DRState, since: float) -> Closing
 
 
 def _reports(own: OwnedPlan, plan: Plan) -> Sequence[SilentAgent]:
-    """Return the silent heartbeats that the agents of all regions report."""
+    """Return the silent heartbeats that the agents of all regions report, and those that this engine has observed."""
     if own.context.eventual:
         return ()  # one copy may confirm a heartbeat while another copy shows silence
+    observed = _observed(own, 0.0)
     regions = sorted({*own.context.environments, plan.source, plan.target})
-    return [each for region in regions for agent in own.table.agents(region) for each in agent.silent]
+    return [*observed, *(each for region in regions for agent in own.table.agents(region) for each in agent.silent)]
+
+
+def _observed(own: OwnedPlan, least_s: float) -> Sequence[SilentAgent]:
+    """Return the heartbeats that this engine itself has found unchanged for *least_s*; see :func:`_reports`."""
+    return () if own.context.eventual else own.table.silence.silent(least_s)
 
 
 def await_live_schedulers(own: OwnedPlan, plan: Plan, closing: Closing) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from airflow_provider_mwaa_dr.core.heartbeats import SilenceByNumber
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Plan
 from airflow_provider_mwaa_dr.core.timing import Timing
@@ -24,6 +25,7 @@ class StateTable:
     The state table as an engine uses it: reads are retried, and a lost response of a write is found by reading.
 
     :ivar written_at: the time of the last write, on this process's clock.
+    :ivar silence: for how long the heartbeats that the engine has read have been silent.
     :ivar is_plan_open: whether this engine works on an open plan; see :meth:`may_be_temporary`.
     """
 
@@ -32,6 +34,7 @@ class StateTable:
         self._clock = clock
         self._timing = timing
         self.written_at = clock.monotonic()
+        self.silence = SilenceByNumber(clock)
         self.is_plan_open = False
 
     def read(self) -> DRState:
@@ -40,7 +43,9 @@ class StateTable:
 
     def agents(self, region: str) -> Sequence[AgentStatus]:
         """Return the last heartbeats of the agents of *region*."""
-        return self.retry(lambda: self.store.agents(region))
+        found = self.retry(lambda: self.store.agents(region))
+        self.silence.note(region, found)
+        return found
 
     def retry(self, call: Callable[[], T]) -> T:
         """Return the result of an idempotent *call* to the table; retry for ``state_s`` while no replica answers."""

@@ -53,6 +53,7 @@ class Agent:
                 host="host",
                 at=self.world.clock.now(),
                 beat=self._beat,
+                attempt=self._beat,
                 version=state.version,
                 epoch=state.epoch,
                 provider_version="0.1.0",

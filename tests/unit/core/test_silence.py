@@ -129,6 +129,12 @@ def test_the_rest_is_counted_from_the_reads() -> None:
     assert closing(agents, silent("1", "a-7", 500.0), read_at=110.0).gate_closed_at(agents) == 110.0
 
 
+def test_a_silence_that_began_after_the_claim_is_no_longer_wait() -> None:
+    """An engine that has first read a heartbeat after its claim waits for the lease since the claim, as without it."""
+    agents = [agent("1", 4, listed=("1",), life="a", attempt=7)]
+    assert closing(agents, silent("1", "a-7", 0.5), read_at=105.0).gate_closed_at(agents) == 100.0 + WAIT_S
+
+
 @pytest.mark.parametrize(
     "number", ["a-6", "a-8", "b-7"], ids=["an earlier number", "a later number", "the number of another agent"]
 )

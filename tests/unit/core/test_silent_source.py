@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.failover import FailoverEngine, StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.heartbeats import Silence
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, DagInfo, FailoverRecord, SilentAgent
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
-from airflow_provider_mwaa_dr.exceptions import MwaaUnreachableError
+from airflow_provider_mwaa_dr.exceptions import DrainTimeoutError, MwaaUnreachableError
 from airflow_provider_mwaa_dr.testing import FakeEnvironment
 from tests.unit.core.dr_set import TIMING, A, B, World, request
 
@@ -158,6 +160,36 @@ def test_schedulers_that_are_silent_for_a_lease_turn_an_auto_failover_forced(wor
     assert {"force", "lease", "tasks"} <= set(steps_of(record))
     assert next(step.seconds for step in record.steps if step.name == "lease") >= 3.0
     assert world.clock.monotonic() - began < TIMING.drain_s
+
+
+def test_schedulers_that_die_during_the_drain_turn_an_auto_failover_forced(world: World) -> None:
+    """
+    The engine itself observes their silence, while it waits for runs that no scheduler ends. No agent has reported it.
+    """
+    world.agents[A].changes["life"] = "a"
+    source = world.environments[A]
+    source.add_run("dag_01", "r1")
+    source.running_tasks = list  # type: ignore[method-assign]
+
+    def note(event: StepEvent) -> None:
+        if (event.name, event.status) == ("drain", StepStatus.STARTED):
+            world.clock.after(5, lambda: silence(world))
+
+    began, timing = world.clock.monotonic(), replace(TIMING, drain_s=900)
+    engine = FailoverEngine(world.store.peer(), world.environments, world.clock, timing, "engine-1", note)
+    record = engine.run(request())
+    assert record.mode is Mode.FORCED
+    assert 3.0 <= next(step.seconds for step in record.steps if step.name == "lease") <= 10.0
+    assert world.clock.monotonic() - began < 100
+
+
+def test_a_graceful_failover_whose_schedulers_die_during_the_drain_stays_graceful(world: World) -> None:
+    """It ends with the drain's time."""
+    world.agents[A].changes["life"] = "a"
+    world.environments[A].add_run("dag_01", "r1")
+    world.clock.after(5, lambda: silence(world))
+    with pytest.raises(DrainTimeoutError):
+        world.fail_over(mode=Mode.GRACEFUL)
 
 
 def test_a_silent_source_gets_its_drain_time_for_tasks_that_its_web_server_lists(world: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.simulation.halt_rules import HALT_RULES, Patch
 from tests.simulation.halts import run_history
 
-HISTORIES = 40
+HISTORIES = 60
 SEARCHED = 200
 """The number of histories that are searched for one that goes wrong without a rule."""
 

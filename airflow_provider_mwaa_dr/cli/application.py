@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from airflow_provider_mwaa_dr import __version__
-from airflow_provider_mwaa_dr.cli import check, deploy, failover, history, initialize, pausing, status
+from airflow_provider_mwaa_dr.cli import check, deploy, failover, history, initialize, pausing, report, status
 from airflow_provider_mwaa_dr.cli.console import Outlet, UsageError, json_text
 from airflow_provider_mwaa_dr.cli.runtime import Runtime, system_runtime
 from airflow_provider_mwaa_dr.cli.session import CommandParsers
@@ -103,6 +103,7 @@ def build_parser(*, with_sandbox: bool) -> argparse.ArgumentParser:
     failover.add_command(commands)
     pausing.add_commands(commands)
     history.add_command(commands)
+    report.add_command(commands)
     if with_sandbox:
         _add_sandbox(subparsers)
     else:

@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.core.failover import (
 )
 from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
+from airflow_provider_mwaa_dr.core.reporting.failover import keep_report
 from airflow_provider_mwaa_dr.core.state import DEFAULT_HOLD_S, DRState, Mode, Phase, Stage, meaning
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
 
@@ -127,10 +128,13 @@ def run(session: CliSession) -> None:
             record_document(record), "\n".join(map(visible, _halted(session.store.read(), record, request.until)))
         )
         return
+    if why := keep_report(session.store, session.runtime.make_runs(session.config), record, session.clock):
+        console.say(why)
     lines = [
         f"{record.target} is active, epoch {record.epoch} ({record.outcome.value}, plan {record.id}).",
         *(f"Not unpaused: {dag_id}" for dag_id in record.not_unpaused),
         *(f"Ended in the standby, and not continued: {run}" for run in record.ended_in_standby),
+        f"A report for auditors: mwaa-dr report {record.id}",
     ]
     console.result(record_document(record), "\n".join(map(visible, lines)))
 

@@ -495,6 +495,31 @@ RECORDS: ItemKind[FailoverRecord] = ItemKind(
 """What a failover did. An open record never replaces an ended one; a list has the newest first."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredReport:
+    """
+    The data of a report of a failover, item ``REPORT#id``; entries of the ledger expire, and this item does not.
+
+    :param id: of the plan.
+    :param taken_at: when the data were read.
+    :param body: JSON text of the report.
+    """
+
+    id: str
+    taken_at: datetime
+    body: str
+
+
+REPORTS: ItemKind[StoredReport] = ItemKind(
+    name="report",
+    key="REPORT#{}",
+    id_of=lambda report: report.id,
+    home=Home.PLAN,
+    rank=lambda report: report.taken_at,
+)
+"""What a failover did with runs, for auditors."""
+
+
 class StateStore(Protocol):
     """
     The state table.

@@ -27,6 +27,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     INVENTORIES,
     PAUSED_SETS,
     RECORDS,
+    REPORTS,
     SNAPSHOTS,
     TRIGGERERS,
     UNPUBLISHED_EVENTS,
@@ -37,6 +38,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     IdentityClaim,
     Registration,
     StateStore,
+    StoredReport,
     TriggererStatus,
     Unpublished,
 )
@@ -55,7 +57,7 @@ ENGINE = (
     "core/announced_runs.py", "core/pausing.py", "core/initialization.py", "core/environments.py", "hooks/dr_state.py",
     "core/readiness/collect.py", "operators/failover.py", "operators/dags.py", "operators/readiness.py",
     "core/status.py", "cli/status.py", "cli/failover.py", "cli/history.py", "cli/pausing.py", "cli/initialize.py",
-    "cli/check.py",
+    "cli/check.py", "cli/report.py", "core/reporting/failover.py",
 )  # fmt: skip
 
 
@@ -194,6 +196,8 @@ def uses_of_state(
         "newest_wanted_set": store.newest_wanted_set,
         "overwrite": overwrite,
         "acknowledge_unpublished": lambda: store.acknowledge_unpublished(region, unpublished.id, clock.now()),
+        "put report": lambda: store.put(REPORTS, StoredReport(id="p1", taken_at=now, body="{}")),
+        "get report": lambda: store.get(REPORTS, "p1"),
         "put record": lambda: store.put(RECORDS, record),
         "get record": lambda: store.get(RECORDS, "p1"),
         "find_all record": lambda: store.find_all(RECORDS),
@@ -313,6 +317,8 @@ DOING: Mapping[str, str] = {
     "get unpublished runs": "read runs that could not be taken over",
     "acknowledge_unpublished": "acknowledge runs that could not be taken over",
     "newest_wanted_set": "find the last recorded set of DAGs",
+    "put report": "store the data of a report",
+    "get report": "read the data of a report",
     "put record": "write the record of a failover",
     "get record": "read the record of a failover",
     "find_all record": "read the records of failovers",

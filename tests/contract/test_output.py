@@ -42,6 +42,7 @@ WORDS: Mapping[str, Sequence[str]] = {
     "deploy": ("--active", HOME, "--dry-run"),
     "failover": (HOME, "--reason", "test", "--yes"),
     "history": ("--json",),
+    "report": ("--json",),
     "init": ("--active", HOME, "--yes"),
     "pause": (HOME, "--yes"),
     "sandbox down": ("--home", "HOME"),

@@ -436,6 +436,7 @@ COMMANDS: Sequence[Sequence[str]] = (
     ("failover", B, "--reason", "r", "--yes"),
     ("failover", A, "--reason", "r", "--mode", "forced", "--yes"),
     ("history",),
+    ("report", "--output", "/dev/null"),
     ("init", "--active", A, "--above-every-epoch", "--yes"),
 )
 """In a suitable order."""

@@ -404,6 +404,10 @@ INVENTORY = ItemSchema(
     schema={"taken_at": TIME, "public_key": NAME, **_MANIFEST},
     advice="The agent of the region writes it again. You may delete it.",
 )
+REPORT = ItemSchema(
+    schema={"taken_at": TIME, **_MANIFEST},
+    advice="mwaa-dr report reads the ledger in its place, while that has the entries. You may delete it.",
+)
 UNPUBLISHED = ItemSchema(
     schema={
         "id": NAME,
@@ -476,6 +480,7 @@ ITEM_SCHEMAS = {
     "INVENTORY": INVENTORY,
     "UNPUBLISHED": UNPUBLISHED,
     "FAILOVER": FAILOVER,
+    "REPORT": REPORT,
 }
 """
 Schema by prefix of the item's key. The state item has none; see

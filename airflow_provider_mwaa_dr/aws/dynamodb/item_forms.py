@@ -28,6 +28,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     INVENTORIES,
     PAUSED_SETS,
     RECORDS,
+    REPORTS,
     SNAPSHOTS,
     TRIGGERERS,
     UNPUBLISHED_EVENTS,
@@ -35,6 +36,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     FailoverOutcome,
     FailoverRecord,
     IdentityClaim,
+    StoredReport,
     TriggererStatus,
     Unpublished,
 )
@@ -199,6 +201,26 @@ def _inventory_from_pages(
     )
 
 
+def _report_content(report: StoredReport) -> PagedContent:
+    body = report.body.encode()
+    if len(body) > MOST_INVENTORY_BYTES:
+        raise StateError(f"The report of {report.id} has {len(body)} bytes; the limit is {MOST_INVENTORY_BYTES}.")
+    return PagedContent(
+        manifest=items.to_attributes({"taken_at": report.taken_at}),
+        pages=[{"body": {"B": part}} for part in batched(zlib.compress(body, 9), PAGE_BYTES)],
+    )
+
+
+def _report_from_pages(
+    plan_id: str, manifest: Mapping[str, Any], pages: Sequence[Mapping[str, Any]]
+) -> StoredReport | Problem:
+    try:
+        body = unpacked(b"".join(page["body"] for page in pages), most=MOST_INVENTORY_BYTES).decode()
+    except ValueError as error:
+        return Problem("body", brief(error), "packed text")
+    return StoredReport(id=plan_id, taken_at=items.to_time(manifest["taken_at"]), body=body)
+
+
 _IDENTITY_CLAIMS: Index[IdentityClaim] = Index(
     # Not in ENVIRONMENT#place, because that item registers a region. Execution roles may write keys that begin with
     # AGENT# and their region.
@@ -238,6 +260,7 @@ FORMS: Mapping[ItemKind[Any], SingleForm[Any] | PagedForm[Any]] = {
     SNAPSHOTS: _SET,
     PAUSED_SETS: _SET,
     DAG_SETS: _SET,
+    REPORTS: PagedForm(to_content=_report_content, page=contents.BINARY_PAGE, from_pages=_report_from_pages),
     INVENTORIES: PagedForm(to_content=_inventory_content, page=contents.BINARY_PAGE, from_pages=_inventory_from_pages),
 }
 

@@ -7,7 +7,7 @@ paper.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from html import escape
@@ -51,8 +51,12 @@ class _Scale:
         return (self.end - self.begin).total_seconds() * percent / 100
 
 
-def timeline(figure: Figure) -> str:
-    """Return the figure with its legend."""
+def timeline(figure: Figure, *, texts: Mapping[RunOutcome, str] = _TEXTS) -> str:
+    """
+    Return the figure with its legend.
+
+    :param texts: what each outcome means. The legend has only these.
+    """
     all_bars = figure.bars
     scale = _scale(figure, all_bars)
     forced = [bar for bar in all_bars if bar.outcome is RunOutcome.FORCED]
@@ -62,10 +66,10 @@ def timeline(figure: Figure) -> str:
     ]
     shown.sort(key=lambda bar: list(RunOutcome).index(bar.outcome))
     dag_ids = sorted({bar.dag_id for bar in shown})
-    panels = "".join(_panel(figure, scale, region, dag_ids, shown) for region in figure.regions)
+    panels = "".join(_panel(figure, scale, region, dag_ids, shown, texts) for region in figure.regions)
     return (
         f'<figure class="timeline"><div class="over">{"".join(_lines(figure, scale))}</div>'
-        f"{_moves(figure, scale)}{panels}{_axis(scale)}</figure>{_legend(figure, shown)}"
+        f"{_moves(figure, scale)}{panels}{_axis(scale)}</figure>{_legend(figure, shown, texts)}"
     )
 
 
@@ -169,10 +173,17 @@ def _axis(scale: _Scale) -> str:
 # A region.
 
 
-def _panel(figure: Figure, scale: _Scale, region: str, dag_ids: Sequence[str], shown: Sequence[Bar]) -> str:
+def _panel(
+    figure: Figure,
+    scale: _Scale,
+    region: str,
+    dag_ids: Sequence[str],
+    shown: Sequence[Bar],
+    texts: Mapping[RunOutcome, str],
+) -> str:
     rows = ""
     for dag_id in dag_ids:
-        drawn = "".join(_bar(scale, bar) for bar in shown if (bar.region, bar.dag_id) == (region, dag_id))
+        drawn = "".join(_bar(scale, bar, texts) for bar in shown if (bar.region, bar.dag_id) == (region, dag_id))
         name = escape(f"{dag_id} in {region}")
         rows += _row(dag_id, f'<svg class="lane" height="{_LANE}" role="img" aria-label="{name}">{drawn}</svg>')
     return (
@@ -215,9 +226,9 @@ def _band(scale: _Scale, since: datetime, until: datetime, kind: str) -> str:
     return f'<i class="band {kind}" style="left:{left}%;width:{scale.x(until) - left:.2f}%"></i>'
 
 
-def _bar(scale: _Scale, bar: Bar, *, is_sample: bool = False) -> str:
+def _bar(scale: _Scale, bar: Bar, texts: Mapping[RunOutcome, str], *, is_sample: bool = False) -> str:
     left, right = scale.x(bar.begin), scale.x(bar.end)
-    title = "" if is_sample else f"<title>{escape(_title(bar))}</title>"
+    title = "" if is_sample else f"<title>{escape(_title(bar, texts))}</title>"
     if bar.outcome is RunOutcome.FORCED:
         number = f'<text class="few" x="{left}%" dx="8" y="15">{bar.runs}</text>' if bar.runs > 1 else ""
         return f'<g><circle class="{bar.outcome.value}" cx="{left}%" cy="11" r="4.5"/>{number}{title}</g>'
@@ -249,24 +260,26 @@ def _has_waited(bar: Bar) -> bool:
     return (bar.begin - bar.due).total_seconds() > _LATE_S
 
 
-def _title(bar: Bar) -> str:
+def _title(bar: Bar, texts: Mapping[RunOutcome, str]) -> str:
     """Return the tooltip of a bar."""
     when = f"{bar.begin:%H:%M:%S}" if bar.begin == bar.end else f"{bar.begin:%H:%M:%S} to {bar.end:%H:%M:%S}"
     which = f"{bar.dag_id} {bar.what}" if bar.runs == 1 else f"{bar.runs} runs of {bar.dag_id}"
     due = "" if bar.due is None or bar.begin == bar.due else f", scheduled for {bar.due:%H:%M:%S}"
-    return f"{which}. {_TEXTS[bar.outcome]}, {when}{due}"
+    return f"{which}. {texts[bar.outcome]}, {when}{due}"
 
 
-def _legend(figure: Figure, shown: Sequence[Bar]) -> str:
+def _legend(figure: Figure, shown: Sequence[Bar], texts: Mapping[RunOutcome, str]) -> str:
     outcomes = {bar.outcome for bar in shown}
     scale = _Scale(figure.moves[0][0], figure.moves[0][0] + timedelta(seconds=26))
     items = []
     for outcome in RunOutcome:
-        if outcome in outcomes or outcome in _ALWAYS_IN_LEGEND:
+        if outcome in texts and (outcome in outcomes or outcome in _ALWAYS_IN_LEGEND):
             is_moment = outcome in {RunOutcome.FORCED, RunOutcome.LOST}
             begin, end = (scale.begin + timedelta(seconds=13 if is_moment else at) for at in (2, 24))
-            sample = _bar(scale, Bar(region="", dag_id="", outcome=outcome, begin=begin, end=end), is_sample=True)
-            items.append(f'<li><svg width="26" height="22">{sample}</svg>{escape(_TEXTS[outcome])}</li>')
+            sample = _bar(
+                scale, Bar(region="", dag_id="", outcome=outcome, begin=begin, end=end), texts, is_sample=True
+            )
+            items.append(f'<li><svg width="26" height="22">{sample}</svg>{escape(texts[outcome])}</li>')
     if any(_has_waited(bar) for bar in shown):
         items.append(
             '<li><svg width="26" height="22"><line class="waited once" x1="0" x2="18" y1="11" y2="11"/>'

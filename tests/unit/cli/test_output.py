@@ -80,7 +80,7 @@ def test_a_countdown_updates_one_line_of_a_terminal() -> None:
 
 
 def test_elsewhere_a_countdown_prints_a_line_every_ten_seconds() -> None:
-    """A log file is no terminal. Other progress is printed at once."""
+    """A log file is no terminal. Other progress is printed without a delay."""
     for err, environ in ((io.StringIO(), {}), (Terminal(), {"TERM": "dumb"})):
         shell = Shell()
         shell.environ = {**shell.environ, **environ}

@@ -60,7 +60,7 @@ def test_output_begins_the_silence_again() -> None:
 
 
 def test_the_innermost_wait_counts_unless_it_has_just_begun() -> None:
-    """Many short calls make a long silence, of which no single call is the reason."""
+    """Many short calls make a long silence, and no single call is the reason."""
     said = Said()
     with said.patience.waiting("AWS"):
         said.clock.now += 2

@@ -17,7 +17,7 @@ from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.environments import active_state, environment_names, known_region
 from airflow_provider_mwaa_dr.core.identity import Identity, identity_problem
 from airflow_provider_mwaa_dr.core.initialization import initialize, plan_initialization
-from airflow_provider_mwaa_dr.core.ports import Clock, Environment, Observation, StateStore, Tables
+from airflow_provider_mwaa_dr.core.ports import Clock, Environment, Observation, RunsStore, StateStore, Tables
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.sites import Site, Sites
 from airflow_provider_mwaa_dr.core.state import DRState
@@ -202,6 +202,15 @@ class DRStateHook(AwsBaseHook):
         from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_state_store  # noqa: PLC0415
 
         return open_state_store(self.settings, clock=self.clock, session=self._credentials())
+
+    @cached_property
+    def runs(self) -> RunsStore | None:
+        """The runs table; None if ``[dr] runs_table`` is not set, or if the hook was given a store."""
+        if self._given_store is not None:
+            return None
+        from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_runs_store  # noqa: PLC0415
+
+        return open_runs_store(self.settings, clock=self.clock, session=self._credentials())
 
     def get_conn(self) -> StateStore:
         """Return the state table."""

@@ -21,6 +21,7 @@ from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverReque
 from airflow_provider_mwaa_dr.core.health import Limits
 from airflow_provider_mwaa_dr.core.ports import RECORDS, Clock, FailoverOutcome
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
+from airflow_provider_mwaa_dr.core.reporting.failover import keep_report
 from airflow_provider_mwaa_dr.core.state import DEFAULT_HOLD_S, DRState, Mode, ModeName, Stage, StageName
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
@@ -174,6 +175,8 @@ class FailoverOperator(AwsBaseOperator):
             record.id,
             record.outcome.value,
         )
+        if why := keep_report(hook.store, hook.runs, record, hook.clock):
+            self._log_safely(logging.WARNING, "%s", why)
         if record.not_unpaused:
             self._log_safely(logging.ERROR, "Not unpaused in %s: %s", record.target, ", ".join(record.not_unpaused))
         if record.ended_in_standby:

@@ -204,14 +204,14 @@ def keep_report(store: StateStore, runs: RunsStore | None, record: FailoverRecor
     """
     Take and store the report of a failover that has ended. A later report has more, while the ledger has the entries.
 
-    Never raises for a table that does not answer.
+    Never raises: the failover has completed, and its report must not change the outcome.
 
     :return: why it was not stored; empty if it was.
     """
     try:
         store_report(store, take_report(store, runs, record, clock))
-    except DRError as error:
-        return f"The data of the report were not stored: {error.message} mwaa-dr report {record.id} stores them."
+    except Exception as error:
+        return f"The data of the report were not stored: {error} mwaa-dr report {record.id} stores them."
     return ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_mwaa_dr.core import state as transitions
-from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverRecord, Registration
+from airflow_provider_mwaa_dr.core.ports import RECORDS, REPORTS, FailoverRecord, Registration
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan
 from tests.unit.core.dr_set import WANTED, World
 from tests.unit.operators.conftest import with_hook
@@ -44,6 +44,12 @@ def test_it_moves_the_role_and_returns_the_record(dr_set: World) -> None:
     )  # fmt: skip
     assert "manual__1" in record["by"]
     assert dr_set.environments["us-east-1"].unpaused == WANTED | {"dr_failover"}
+
+
+def test_it_stores_the_data_of_the_report(dr_set: World) -> None:
+    """``mwaa-dr report`` shows them after the entries of the ledger have expired."""
+    record = operator(dr_set).execute(CONTEXT)
+    assert dr_set.store.get(REPORTS, record["id"]) is not None
 
 
 class _BrokenLog:

@@ -84,6 +84,11 @@ def witness(seconds, **context):
 
 with DAG("ticks", schedule=timedelta(seconds=5), start_date=START, catchup=False, max_active_runs=1):
     witness(0)
+# Like dr_readiness, it executes in the standby, too. Airflow's API server needs seconds for its first task.
+with DAG(
+    "control", schedule=timedelta(seconds=15), start_date=START, catchup=False, max_active_runs=1, tags=["dr:control"]
+):
+    witness(0)
 with DAG("long", schedule=None, start_date=START):
     witness({LONG_S})
 """
@@ -262,6 +267,7 @@ def measure_lost(report: Report, version: str) -> None:
         for airflow in pair.airflows.values():
             airflow.deploy("bench_witnesses.py", WITNESSES)
             airflow.wait_for_dag("ticks")
+            airflow.unpause("control")
         pair.active.unpause("ticks")
         for dead_s in DEAD_FOR_S:
             busy = Busy.of(pair)
@@ -288,14 +294,15 @@ def lost_failover(pair: Pair, dead_s: float, steps: Steps) -> tuple[float, float
     """
     lost, target = pair.active, pair.standby
     began = datetime.now(tz=timezone.utc)
-    wait_until(lambda: bodies(lost, since=began), f"{lost.name} executes")
+    wait_until(lambda: bodies(lost, "ticks", since=began), f"{lost.name} executes")
+    wait_until(lambda: bodies(target, "control", since=began), f"{target.name} executes its control DAG")
     wait_until(lambda: "ticks" in snapshot_of(pair, lost.name), "the snapshot is complete")
     died, died_at = datetime.now(tz=timezone.utc), time.monotonic()
     pair.sandbox.kill(lost.name)
     time.sleep(max(0.0, died_at + dead_s - time.monotonic()))
     decided = datetime.now(tz=timezone.utc)
     fail_over(pair, "forced", steps)
-    first = min(wait_until(lambda: bodies(target, since=decided), f"{target.name} executes"))
+    first = min(wait_until(lambda: bodies(target, "ticks", since=decided), f"{target.name} executes"))
     pair.sandbox.revive(lost.name)
     pair.wait_until_reconciled()
     forget_dead_schedulers(pair, lost.name)
@@ -316,9 +323,9 @@ def forget_dead_schedulers(pair: Pair, region: str) -> None:
             pair.table.forget_agent(region, agent.job)
 
 
-def bodies(airflow: Airflow, *, since: datetime) -> list[datetime]:
-    """Return when the scheduled task bodies of a region have begun since then."""
-    return [line.at for line in airflow.executed("ticks") if line.at > since]
+def bodies(airflow: Airflow, dag_id: str, *, since: datetime) -> list[datetime]:
+    """Return when the task bodies of a DAG have begun in a region since then."""
+    return [line.at for line in airflow.executed(dag_id) if line.at > since]
 
 
 def snapshot_of(pair: Pair, region: str) -> Collection[str]:

@@ -112,7 +112,7 @@ def without_reconciling_before_anything_runs(patch: Patch) -> None:
 
 
 def without_draining_before_the_pause(patch: Patch) -> None:
-    def hasty(own: OwnedPlan, state: DRState, _: object, since: float) -> Any:
+    def hasty(own: OwnedPlan, state: DRState, _: object, since: float, __: object) -> Any:
         assert state.plan is not None
         closing = lease_wait.closing(own, state.plan, state, since)
         return drain.Drained(closing=closing, idle=(), exempt=())

@@ -144,7 +144,7 @@ class Console:
             self.patience.note_output()
 
     @contextmanager
-    def steps(self) -> Iterator[Callable[[StepEvent], None]]:
+    def steps(self, limits: Mapping[str, float]) -> Iterator[Callable[[StepEvent], None]]:
         """
         Yield a function that prints the progress or the end of a failover's step, with wall-clock time and duration.
 
@@ -153,6 +153,8 @@ class Console:
 
         A thread writes the lines. A pager, or a terminal that Ctrl-S stopped, blocks the writing thread, and a failover
         must not wait for it. All lines are written when the context ends.
+
+        :param limits: the longest time of a step, in seconds, for a step that prints no progress.
         """
         lines: queue.SimpleQueue[tuple[str, bool, bool] | None] = queue.SimpleQueue()
         is_terminal = _can_rewrite(self._runtime.stderr, self._runtime.environ)
@@ -169,6 +171,7 @@ class Console:
         def step(event: StepEvent) -> None:
             nonlocal shown
             if event.status is StepStatus.STARTED:
+                self.patience.set_outermost(f"the step {event.name}", limits.get(event.name))
                 return
             is_progress = event.status is StepStatus.PROGRESS
             now = self._runtime.clock.monotonic()

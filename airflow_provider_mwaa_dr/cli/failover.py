@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
@@ -21,6 +21,7 @@ from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.reporting.failover import keep_report
 from airflow_provider_mwaa_dr.core.state import DEFAULT_HOLD_S, DRState, Mode, Phase, Stage, meaning
+from airflow_provider_mwaa_dr.core.timing import Timing
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError
 
 ENTERING = frozenset(action.value for action in FailoverAction if action is not FailoverAction.NOTHING)
@@ -117,7 +118,7 @@ def run(session: CliSession) -> None:
         "step promote, a failover to the region that is still active cancels it."
     )
     try:
-        with console.steps() as on_step.show, on_step.ignoring_hangup():
+        with console.steps(_limits(Timing.from_config(session.config))) as on_step.show, on_step.ignoring_hangup():
             record = engine.run(request)
     except AlreadyActiveError as answer:
         state = session.store.read()
@@ -137,6 +138,17 @@ def run(session: CliSession) -> None:
         f"A report for auditors: mwaa-dr report {record.id}",
     ]
     console.result(record_document(record), "\n".join(map(visible, lines)))
+
+
+def _limits(timing: Timing) -> Mapping[str, float]:
+    """Return the longest time of each step that may be silent."""
+    return {
+        "check": timing.agent_silence_s,
+        "drain": timing.drain_s,
+        "ledger": timing.final_s,
+        "adopt": timing.adopt_s,
+        "verify": timing.verify_s,
+    }
 
 
 def _halted(state: DRState, record: FailoverRecord, until: Stage | None) -> Iterator[str]:

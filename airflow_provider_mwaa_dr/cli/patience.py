@@ -63,7 +63,12 @@ class Patience:
         try:
             yield
         finally:
-            self._waits.remove(wait)
+            if wait in self._waits:  # the outermost may have been replaced
+                self._waits.remove(wait)
+
+    def set_outermost(self, what: str, at_most_s: float | None) -> None:
+        """Replace the outermost wait; it begins now."""
+        self._waits[:1] = [Wait(what, at_most_s, self._monotonic())]
 
     @contextmanager
     def asking(self) -> Iterator[None]:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 
 
+REPLICA_S = 7.0
+"""The longest time of one request to one replica of the state table: three attempts of 2 s, and the pauses."""
+AWS_S = 60
+"""The longest time of one request of a deployment."""
 ENVIRONMENT_S = 25.0
 """The longest time of one call to an environment: it is repeated for 10 s, and one attempt may take 15 s."""
 
@@ -63,7 +67,11 @@ class CliSession:
     @cached_property
     def store(self) -> StateStore:
         """The state table."""
-        table = f"the state table {self.config.state_table} in {' and '.join(self.config.replicas)}"
+        replicas = self.config.replicas
+        table = (
+            f"the state table {self.config.state_table} in {' and '.join(replicas)}; each request takes at most "
+            f"{REPLICA_S * len(replicas):.0f} s"
+        )
         return announced(self.runtime.make_store(self.config), self.console.patience, table, None)
 
     @cached_property
@@ -98,6 +106,9 @@ class CliSession:
         if not self.args.dry_run:
             self.console.require_consent_is_possible(yes=self.args.yes)
 
+
+AWS = f"AWS; each request takes at most {AWS_S} s"
+"""What a command waits for, if no other wait is known."""
 
 Handler = Callable[[CliSession], "int | None"]
 """Runs a command; returns its exit code, None for 0."""
@@ -139,7 +150,7 @@ class CommandParsers:
 
         def run(args: argparse.Namespace) -> int:
             session = CliSession(args, args.runtime)
-            with session.console.patience.watching(), session.console.patience.waiting("AWS"):
+            with session.console.patience.watching(), session.console.patience.waiting(AWS):
                 return handler(session) or 0
 
         parser.set_defaults(handler=run)

@@ -75,6 +75,16 @@ def test_the_innermost_wait_counts_unless_it_has_just_begun() -> None:
             assert said.lines == ["... waiting for AWS (4 s so far)"]
 
 
+def test_the_outermost_wait_may_change() -> None:
+    """The steps of a failover follow each other."""
+    said = Said()
+    with said.patience.waiting("AWS"):
+        said.clock.now += 2
+        said.patience.set_outermost("the step verify", 90)
+        said.after(3)
+        assert said.lines == ["... waiting for the step verify (3 s so far, at most 90 s)"]
+
+
 def test_a_question_is_no_silence() -> None:
     """The user knows what the command waits for."""
     said = Said()

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from airflow_provider_mwaa_dr.core.config import OPTIONS, SECTION, DRConfig, environment_texts, parse_config
 
@@ -33,11 +34,15 @@ def load() -> DRConfig:
     )
 
 
-def state_store(config: DRConfig, clock: Clock) -> StateStore:
-    """Return the store of the DR set's state. Importing boto3 is slow: call this only when you need a read."""
+def state_store(config: DRConfig, clock: Clock, *, only_reads: bool = False) -> StateStore:
+    """
+    Return the store of the DR set's state. Importing boto3 is slow: call this only when you need a read.
+
+    :param only_reads: no read writes anything.
+    """
     from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_state_store  # noqa: PLC0415
 
-    return open_state_store(config, clock=clock)
+    return open_state_store(config, clock=clock, only_reads=only_reads)
 
 
 def runs_store(config: DRConfig, clock: Clock) -> RunsStore | None:
@@ -52,6 +57,13 @@ def default_deferrable() -> bool:
     from airflow.configuration import conf  # noqa: PLC0415
 
     return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+
+
+def web_root() -> str:
+    """Return the path of Airflow's web server before its own paths, without a slash at the end: usually empty."""
+    from airflow.configuration import conf  # noqa: PLC0415
+
+    return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
 
 
 def airflow_home() -> Path:

@@ -55,11 +55,15 @@ class EventualStateStore:
     counts as no answer: replication chooses one of them within seconds, and until then it is unknown which one.
 
     :param copies: a store for each copy, by its region, nearest first.
+    :param only_reads: ``observe`` never writes a state again, because the caller only shows what it reads.
     """
 
-    def __init__(self, copies: Mapping[str, StateStore], *, mode: Eventual, clock: Clock) -> None:
+    def __init__(
+        self, copies: Mapping[str, StateStore], *, mode: Eventual, clock: Clock, only_reads: bool = False
+    ) -> None:
         self._copies = dict(copies)
         self._mode = mode
+        self._only_reads = only_reads
         self._clock = clock
         self._failures: dict[str, tuple[float, StateError]] = {}
         # The copy for the plan that was read or written last; and, by region, the reconciled epoch and newest state.
@@ -79,7 +83,7 @@ class EventualStateStore:
         """
         observed = self._observe(region)
         seen, state = self._seen.get(region), observed.state
-        if state is not None and seen is not None and seen.is_newer_than(state):
+        if state is not None and seen is not None and seen.is_newer_than(state) and not self._only_reads:
             self._bring_back(region, seen)
         elif state is not None:
             self._seen[region] = state

@@ -7,6 +7,9 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_provider_mwaa_dr import conf
+from airflow_provider_mwaa_dr.core.display import get_logger
+
+log = get_logger(__name__)
 
 
 def _listeners() -> list[Any]:
@@ -18,7 +21,23 @@ def _listeners() -> list[Any]:
 
 
 class MwaaDRPlugin(AirflowPlugin):
-    """Registers gate and fence if this Airflow is part of a DR set (``[dr] enabled``); else registers nothing."""
+    """Registers gate, fence and web part if this Airflow is part of a DR set (``[dr] enabled``); else nothing."""
 
     name = "mwaa_dr"
     listeners = _listeners()
+
+
+def _add_web_part() -> None:
+    """Add the page and the strip for web servers. Without them, gate and fence work as before."""
+    if not conf.load().enabled:
+        return
+    try:
+        from airflow_provider_mwaa_dr.web.airflow_versions import plugin_attributes  # noqa: PLC0415  (as above)
+
+        for name, value in plugin_attributes(AirflowPlugin).items():
+            setattr(MwaaDRPlugin, name, value)
+    except Exception:
+        log.exception("The page Disaster recovery is not available; mwaa-dr status shows the same.")
+
+
+_add_web_part()

@@ -18,8 +18,14 @@ _SPARE_S = 600.0
 """If two writers use different replicas, the last writer wins after some seconds. Its pages must still exist then."""
 
 
-def open_state_store(config: DRConfig, *, clock: Clock, session: boto3.session.Session | None = None) -> StateStore:
-    """Return the store of the DR set's state. Sends no request."""
+def open_state_store(
+    config: DRConfig, *, clock: Clock, session: boto3.session.Session | None = None, only_reads: bool = False
+) -> StateStore:
+    """
+    Return the store of the DR set's state. Sends no request.
+
+    :param only_reads: no read writes anything; see :class:`EventualStateStore`.
+    """
     mode = config.eventual_mode
     if mode is None:
         return DynamoDBStateStore(config.state_table, replicas=config.replicas, clock=clock, session=session)
@@ -29,7 +35,7 @@ def open_state_store(config: DRConfig, *, clock: Clock, session: boto3.session.S
         )
         for region in config.replicas
     }
-    return EventualStateStore(copies, mode=mode, clock=clock)
+    return EventualStateStore(copies, mode=mode, clock=clock, only_reads=only_reads)
 
 
 def open_runs_store(

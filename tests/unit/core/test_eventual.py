@@ -408,6 +408,21 @@ def test_an_agent_brings_its_state_back_over_an_older_one_but_not_into_an_empty_
     assert dr_set.table.states() == {A: active, B: active}
 
 
+def test_a_reader_that_only_shows_the_state_brings_none_back() -> None:
+    """A web server must not write the state, although it has seen the newer one."""
+    dr_set = Set()
+    copies, agent = dr_set.caller()
+    reader = EventualStateStore(copies, mode=Eventual.AVAILABLE, clock=dr_set.clock, only_reads=True)
+    active = transitions.initial(A, lease_s=60, by="init", at=AT, epoch=2, version=5)
+    agent.overwrite(active)
+    dr_set.clock.advance(LAG_S)
+    assert reader.observe(A).state == active
+    for copy in copies.values():
+        copy.overwrite(FIRST)
+    assert reader.observe(A).state == FIRST
+    assert dr_set.table.states() == {A: FIRST, B: FIRST}
+
+
 def test_a_set_that_only_the_regions_own_copy_may_have_is_named_if_it_cannot_be_read() -> None:
     """The copy answers, so the error names the item, and does not advise to wait for the copy."""
     dr_set = Set()

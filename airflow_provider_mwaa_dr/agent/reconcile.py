@@ -12,7 +12,7 @@ from airflow_provider_mwaa_dr.agent.state_reader import StateReader
 from airflow_provider_mwaa_dr.agent.unpublished import UnpublishedRuns
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ports import Clock, StateStore, Unpublished
-from airflow_provider_mwaa_dr.core.state import DRState, Phase
+from airflow_provider_mwaa_dr.core.state import DRState, Phase, unresumed_plan
 
 log = get_logger(__name__)
 
@@ -72,12 +72,15 @@ class Reconciler:
         if is_promoting or (not is_active and known is not None):
             self._closer.pause_all(state)
         try:
-            if known is None:
-                # An earlier agent wrote the ledger, and ended before its first heartbeat: only the ledger shows that
-                # the region had a role.
-                known = self._ledger.call(lambda bookkeeper: bookkeeper.unreconciled_epoch(), None)
-                if known is not None:
-                    self._closer.pause_all(state)
+            if known is None and not is_active and self._may_get_its_first_role_back(state):
+                return False
+            # Only the ledger shows a role if the agent ended before its first heartbeat, or if the state table refused
+            # the heartbeats.
+            begun = self._ledger.call(lambda bookkeeper: bookkeeper.unreconciled_epoch(), None)
+            if begun is not None and known is None:
+                self._closer.pause_all(state)
+            if begun is not None and (known is None or begun > known):
+                known = begun
             has_reconciled = self._reconcile_epoch(state, known)
         except LedgerError:
             self._reader.show_ledger_wait(state)  # the notes of held runs name the cause
@@ -141,6 +144,16 @@ class Reconciler:
         agent closed them, no ledger would show whether their intervals have executed.
         """
         return self._ledger.call(lambda bookkeeper: bookkeeper.is_unused(), False)
+
+    def _may_get_its_first_role_back(self, state: DRState) -> bool:
+        """
+        Return whether this standby lost its first role before it could begin it, and no region may execute yet.
+
+        If the role comes back before the target resumes, the runs that the gate has held continue. If the agent closed
+        them, no ledger would show whether their intervals have executed.
+        """
+        plan = unresumed_plan(state)
+        return plan is not None and plan.source == self._region and self._is_first_to_execute()
 
     def _become_active_without_ledger(self, state: DRState, known: int | None) -> bool:
         """

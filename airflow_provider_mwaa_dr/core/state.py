@@ -723,6 +723,12 @@ def promoted_plan(state: DRState) -> Plan | None:
     return None if promoted is None else promoted[1]
 
 
+def unresumed_plan(state: DRState) -> Plan | None:
+    """Return the plan of :func:`promoted_plan` if its target may not execute yet, so that no region may; else None."""
+    promoted = _promoted(state)
+    return promoted[1] if promoted is not None and promoted[0] is Phase.PROMOTING else None
+
+
 def _promoted(state: DRState) -> tuple[Phase, Plan] | None:
     """Return the promoted, unfinished plan with its phase. Items of version 0.1 may nest several unpromoted plans."""
     found = (state.phase, state.plan) if state.plan is not None else None

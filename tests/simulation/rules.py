@@ -16,6 +16,7 @@ import pytest
 from airflow_provider_mwaa_dr.agent import ledger_keeper, restoring
 from airflow_provider_mwaa_dr.agent.confirmation import Confirmation
 from airflow_provider_mwaa_dr.agent.ledger_keeper import LedgerError, LedgerKeeper
+from airflow_provider_mwaa_dr.agent.reconcile import Reconciler
 from airflow_provider_mwaa_dr.core import lease
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper, resolving
@@ -297,6 +298,15 @@ def with_held_runs_that_are_closed_before_any_region_has_executed(patch: Patch) 
     patch.setattr(Bookkeeper, "is_unused", lambda _: False)
 
 
+def with_held_runs_that_are_closed_while_the_first_role_may_come_back(patch: Patch) -> None:
+    patch.setattr(Reconciler, "_may_get_its_first_role_back", lambda *_: False)
+
+
+def with_roles_that_only_the_state_table_has(patch: Patch) -> None:
+    """A role counts only if the state table accepted a heartbeat of it; the ledger is not asked."""
+    patch.setattr(Bookkeeper, "unreconciled_epoch", lambda _: None)
+
+
 def with_runs_that_a_standby_ends_as_a_success(patch: Patch) -> None:
     """Without resolving them, because that would hide the state."""
     without_resolving_the_ends_of_a_standby(patch)
@@ -315,6 +325,8 @@ RULES: dict[Weaken, int] = {
     without_adopting_the_last_successes: 2,
     with_runs_that_a_standby_ends_as_a_success: 17,
     with_held_runs_that_are_closed_before_any_region_has_executed: 1504175321,
+    with_held_runs_that_are_closed_while_the_first_role_may_come_back: 1749904301,
+    with_roles_that_only_the_state_table_has: 1749897090,
     with_the_callers_own_fence_file_s: 14,
     with_a_fence_that_lets_tasks_start_until_the_promotion: 23,
     without_the_lease_wait: 6,

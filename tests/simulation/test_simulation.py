@@ -71,6 +71,7 @@ def test_pipelines_come_out_as_if_one_airflow_had_been_stopped_and_started() -> 
         pytest.param(527, id="and a heartbeat reset the epoch that had just been reconciled"),
         pytest.param(3300, id="requested before the next read of a region that had reconciled as a standby"),
         pytest.param(1143900272, id="in a region that had never reconciled its runs"),
+        pytest.param(1749897090, id="of an earlier role, whose heartbeats the state table had refused"),
     ],
 )
 def test_a_run_requested_during_a_promotion_executes_once(seed: int) -> None:
@@ -95,12 +96,19 @@ def test_a_region_that_was_cut_off_before_its_ledger_knew_of_its_first_role_lose
     run_history(8100723)
 
 
-def test_a_region_that_never_published_an_entry_loses_no_interval() -> None:
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(1504175321, id="it closed them when the role came back"),
+        pytest.param(1749904301, id="it closed them when it read that the role had moved"),
+    ],
+)
+def test_a_region_that_never_published_an_entry_loses_no_interval(seed: int) -> None:
     """
     It lost its first role before it could begin it, and got it back before the other region began its own. Before the
-    fix, it closed the intervals that it had held, and they stayed failed: no ledger had their DAGs.
+    fixes, it closed the intervals that it had held, and they stayed failed: no ledger had their DAGs.
     """
-    run_history(1504175321)
+    run_history(seed)
 
 
 @pytest.mark.parametrize("seed", [522781871, 1266555956])

@@ -16,6 +16,7 @@ from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Registration
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, initial, set_active_region
+from airflow_provider_mwaa_dr.exceptions import StateUnreachableError
 from airflow_provider_mwaa_dr.testing import InMemoryRunsStore, InMemoryStateStore, ManualClock
 from tests.simulation.airflow import SimulatedAirflow, SimulatedDag
 
@@ -86,7 +87,8 @@ class Pair:
     def flip(self, region: str, phase: Phase = Phase.STEADY) -> None:
         state = self.store.state
         assert state is not None
-        flipped = set_active_region(state, region, reason="r", by="b", at=self.clock.now())
+        steady = replace(state, phase=Phase.STEADY, plan=None)
+        flipped = set_active_region(steady, region, reason="r", by="b", at=self.clock.now())
         plan = None if phase is Phase.STEADY else _plan(state.active_region, region)
         self.store.write(replace(flipped, phase=phase, plan=plan), expected_version=state.version)
 
@@ -399,6 +401,80 @@ def test_held_runs_continue_in_a_region_that_becomes_active_before_any_region_ha
     pair.there.runs.unreachable = False
     pair.there.turn(3)
     assert pair.there.states == ({} if has_executed else {"queued": 1})
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_held_runs_continue_in_a_region_that_reads_that_its_first_role_has_moved_and_gets_it_back(
+    is_resumed: bool,
+) -> None:
+    """
+    The target of the failover is lost and never executes. Before the fix, the region closed the intervals that it had
+    held as soon as it read that it is a standby, and they stayed failed after the failback (simulated history
+    1749904301). When the target resumes, it may execute, and the region closes them.
+    """
+    pair = Pair()
+    pair.there.runs.unreachable = True
+    pair.there.add(1, "queued")
+    pair.there.turn(2)
+    pair.flip(HERE, Phase.PROMOTING)
+    pair.there.runs.unreachable = False
+    pair.there.turn(3)
+    assert pair.there.states == {"queued": 1}
+    state = pair.store.state
+    assert state is not None
+    assert state.plan is not None
+    phase = Phase.RESUMING if is_resumed else Phase.PROMOTING
+    back = replace(_plan(HERE, THERE), replaced=(phase, state.plan))
+    pair.store.write(
+        replace(state, phase=Phase.DRAINING, plan=back, version=state.version + 1), expected_version=state.version
+    )
+    pair.there.turn(3)
+    assert pair.there.states == {"failed" if is_resumed else "queued": 1}
+    if is_resumed:
+        return
+    pair.flip(THERE, Phase.PROMOTING)
+    pair.there.turn(3)
+    assert pair.there.states == {"queued": 1}
+    assert pair.store.observe(THERE).reconciled_epoch == 2
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_run_of_an_earlier_role_is_not_spared_although_no_heartbeat_published_that_role(
+    pair: Pair, is_restarted: bool
+) -> None:
+    """
+    The ledger accepted the role, and the state table refused the heartbeats. So the table shows the epoch before, in
+    which the region was a standby. Before the fix, the region spared a run that it had taken over in that role, and
+    executed it again when it became active the next time (simulated history 1749897090).
+    """
+    key = ("orders", "m1")
+    pair.there.db.add(key, run_type="manual", at=1.0, end=1.0, state="running")
+    pair.there.turn(2)
+    pair.flip(HERE, Phase.PROMOTING)
+    pair.there.turn(2)
+    put_agent = pair.store.put_agent
+
+    def refuse(status: AgentStatus) -> None:
+        raise StateUnreachableError("The state table throttled put_agent.")
+
+    pair.store.put_agent = refuse  # type: ignore[method-assign]
+    pair.here.turn(2)
+    assert (pair.here.db.rows[key].state, pair.store.observe(HERE).reconciled_epoch) == ("queued", 0)
+    pair.store.put_agent = put_agent  # type: ignore[method-assign]
+    pair.flip(THERE, Phase.RESUMING)
+    pair.there.turn(3)
+    assert pair.there.db.rows[key].state == "queued"
+    pair.there.db.set_state(pair.there.db.rows[key], "success")
+    pair.there.turn(2)
+    pair.flip(HERE, Phase.PROMOTING)
+    pair.there.turn(2)
+    if is_restarted:
+        pair.here.db.job_id = "8"  # type: ignore[attr-defined]
+        pair.here.db.alive_schedulers = lambda: ("8",)  # type: ignore[attr-defined]
+        pair.here.restart()
+    pair.here.turn(3)
+    assert pair.store.observe(HERE).reconciled_epoch == 3
+    assert pair.here.db.rows[key].state == "success"
 
 
 def test_a_region_cut_off_between_its_ledger_and_its_first_heartbeat_publishes_what_it_closes() -> None:

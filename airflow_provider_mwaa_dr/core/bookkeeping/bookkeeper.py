@@ -141,11 +141,15 @@ class Bookkeeper:
 
     def is_unused(self) -> bool:
         """
-        Return whether no region has published that it executes. It first reads the ledgers, as :meth:`follow` does.
+        Return whether this region has never begun a role, and no ledger has a DAG. It first reads the ledgers, as
+        :meth:`follow` does.
+
+        Another region may have died after it had begun its role, before it published its DAGs and executed.
         """
         self._peers.follow(is_thorough=True)
-        is_read = not (self._peers.unread or self._peers.missing)
-        return is_read and all(ledger.number == 0 for ledger in (self._own.load(), *self._peers.ledgers.values()))
+        if self._peers.unread or self._peers.missing or self._own.load().number:
+            return False
+        return not any(ledger.heads or ledger.gap is not None for ledger in self._peers.ledgers.values())
 
     # -- publishing -------------------------------------------------------------------------------------------------
 

@@ -403,12 +403,12 @@ def test_held_runs_continue_in_a_region_that_becomes_active_before_any_region_ha
     assert pair.there.states == ({} if has_executed else {"queued": 1})
 
 
-@pytest.mark.parametrize("is_resumed", [False, True])
+@pytest.mark.parametrize(("has_begun", "is_resumed"), [(False, False), (True, False), (False, True)])
 def test_held_runs_continue_in_a_region_that_reads_that_its_first_role_has_moved_and_gets_it_back(
-    is_resumed: bool,
+    has_begun: bool, is_resumed: bool
 ) -> None:
     """
-    The target of the failover is lost and never executes. Before the fix, the region closed the intervals that it had
+    The target of the failover is lost and never executes; its ledger may have the begin of its role. Before the fix, the region closed the intervals that it had
     held as soon as it read that it is a standby, and they stayed failed after the failback (simulated history
     1749904301). When the target resumes, it may execute, and the region closes them.
     """
@@ -417,6 +417,16 @@ def test_held_runs_continue_in_a_region_that_reads_that_its_first_role_has_moved
     pair.there.add(1, "queued")
     pair.there.turn(2)
     pair.flip(HERE, Phase.PROMOTING)
+    if has_begun:
+        append = pair.here.runs.append
+
+        def die_after(region: str, entry: LogEntry) -> None:
+            append(region, entry)
+            pair.here.runs.unreachable = True
+
+        pair.here.runs.append = die_after  # type: ignore[method-assign]
+        pair.here.turn(1)
+        assert len(pair.runs.log(HERE, after=0)) == 1
     pair.there.runs.unreachable = False
     pair.there.turn(3)
     assert pair.there.states == {"queued": 1}

@@ -72,8 +72,6 @@ class Reconciler:
         if is_promoting or (not is_active and known is not None):
             self._closer.pause_all(state)
         try:
-            if known is None and not is_active and self._may_get_its_first_role_back(state):
-                return False
             # Only the ledger shows a role if the agent ended before its first heartbeat, or if the state table refused
             # the heartbeats.
             begun = self._ledger.call(lambda bookkeeper: bookkeeper.unreconciled_epoch(), None)
@@ -118,6 +116,8 @@ class Reconciler:
         :raises LedgerError: the ledger could not be used; every closed run is one that it had accepted.
         """
         is_active = state.active_region == self._region
+        if known is None and not is_active and self._may_get_its_first_role_back(state):
+            return False
         # If an earlier turn or agent has begun the role, it has closed the runs of earlier epochs. The runs that are
         # open now were queued in this epoch.
         has_begun = is_active and self._ledger.call(lambda bookkeeper: bookkeeper.has_begun(state.epoch), False)

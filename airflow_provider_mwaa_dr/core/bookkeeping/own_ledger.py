@@ -94,7 +94,6 @@ class OwnLedger:
 
     def unreconciled_epoch(self) -> int | None:
         """Return the last epoch in which the region became active, unless it has reconciled its runs since then."""
-        self._ledger = None  # another agent of the region may have published it
         own = self.load()
         return own.epoch if own.complete_before == own.epoch else None
 

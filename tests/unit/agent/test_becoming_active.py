@@ -408,9 +408,10 @@ def test_held_runs_continue_in_a_region_that_reads_that_its_first_role_has_moved
     has_begun: bool, is_resumed: bool
 ) -> None:
     """
-    The target of the failover is lost and never executes; its ledger may have the begin of its role. Before the fix, the region closed the intervals that it had
-    held as soon as it read that it is a standby, and they stayed failed after the failback (simulated history
-    1749904301). When the target resumes, it may execute, and the region closes them.
+    The target of the failover is lost and never executes; its ledger may have the begin of its role. Before the fix,
+    the region closed the intervals that it had held as soon as it read that it is a standby, and they stayed failed
+    after the failback (simulated history 1749904301). When the target resumes, it may execute, and the region closes
+    them.
     """
     pair = Pair()
     pair.there.runs.unreachable = True
@@ -430,6 +431,7 @@ def test_held_runs_continue_in_a_region_that_reads_that_its_first_role_has_moved
     pair.there.runs.unreachable = False
     pair.there.turn(3)
     assert pair.there.states == {"queued": 1}
+    assert pair.there.status.ledger_wait_s is None
     state = pair.store.state
     assert state is not None
     assert state.plan is not None

@@ -325,7 +325,6 @@ RULES: dict[Weaken, int] = {
     without_adopting_the_last_successes: 2,
     with_runs_that_a_standby_ends_as_a_success: 17,
     with_held_runs_that_are_closed_before_any_region_has_executed: 1504175321,
-    with_held_runs_that_are_closed_while_the_first_role_may_come_back: 1749904301,
     with_roles_that_only_the_state_table_has: 1749897090,
     with_the_callers_own_fence_file_s: 14,
     with_a_fence_that_lets_tasks_start_until_the_promotion: 23,

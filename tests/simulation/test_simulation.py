@@ -24,6 +24,7 @@ from tests.simulation.rules import (
     RULES,
     Weaken,
     with_a_region_that_is_being_left_and_resumes_runs_without_the_final_ledger_entry,
+    with_held_runs_that_are_closed_while_the_first_role_may_come_back,
     with_tasks_that_only_the_gate_holds,
     without_the_lease_wait,
 )
@@ -352,5 +353,44 @@ def test_a_region_that_is_left_while_it_is_promoted_resumes_nothing(monkeypatch:
             problems = set(taken_back_immediately(seed).problems.values())
         if problems == {"was executed again without an allowed reason"}:
             assert taken_back_immediately(seed).problems == {}
+            return
+    pytest.fail("None of the histories goes wrong.")
+
+
+class FirstRoleLost(Simulation):
+    """The ledger of the active region does not answer, so the region cannot begin its first role."""
+
+    def make_regions(self) -> None:
+        super().make_regions()
+        self.regions[A].ledger_gone_until = 40.0
+
+
+def first_role_taken_back(seed: int) -> Verdict:
+    """Fail over to a lost region, which never executes, and back."""
+    world = FirstRoleLost(seed)
+    try:
+        world.clear_failed_runs()
+        world.regions[B].die()
+        world.clock.advance(5)
+        for target in (B, A):
+            world.call(target, faulty=False, mode=Mode.FORCED, even_if_not_ready=True)
+            world.scheduler.run_until_idle()
+            world.clock.advance(30)
+        heal(world)
+        return world.judge_after_waiting_runs()
+    finally:
+        world.scheduler.end()
+
+
+def test_a_region_that_reads_that_its_first_role_has_moved_and_gets_it_back_loses_no_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the fix, it closed the intervals that it had held (history 1749904301 at that time)."""
+    for seed in range(10):
+        with monkeypatch.context() as patch:
+            with_held_runs_that_are_closed_while_the_first_role_may_come_back(patch)
+            problems = set(first_role_taken_back(seed).problems.values())
+        if problems == {"is lost"}:
+            assert first_role_taken_back(seed).problems == {}
             return
     pytest.fail("None of the histories goes wrong.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import uuid
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     INVENTORIES,
     PAUSED_SETS,
     RECORDS,
+    REPORTS,
     SNAPSHOTS,
     TRIGGERERS,
     UNPUBLISHED_EVENTS,
@@ -32,6 +34,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     Registration,
     StateStore,
     StepRecord,
+    StoredReport,
     TriggererStatus,
     Unpublished,
 )
@@ -612,3 +615,13 @@ def test_the_newest_wanted_set_ignores_sets_of_stopped_runs_and_of_dags_not_unpa
         put_announced_runs(store, set_id, ["a r1"], region="us-east-2", at=later)
     store.put(DAG_SETS, replace(newest, id=not_unpaused_set_id("p-3", ("a",)), recorded_at=later))
     assert store.newest_wanted_set() == newest
+
+
+def test_the_data_of_a_report_have_any_size(store: StateStore) -> None:
+    """A report of thousands of runs has more than an item; a later one replaces it."""
+    assert store.get(REPORTS, "p1") is None
+    for body in ("{}", "".join(random.Random(1).choices("abcdefghij0123456789 ", k=600_000))):
+        report = StoredReport(id="p1", taken_at=AT, body=body)
+        store.put(REPORTS, report)
+        assert store.get(REPORTS, "p1") == report
+    assert store.get(REPORTS, "p2") is None

@@ -47,7 +47,7 @@ def write(*, is_end: bool) -> None:
         print(f"The state cannot be read: {error}")
         epoch = None
     line = {
-        "region": os.environ["AWS_REGION"],
+        "region": os.environ.get("AIRFLOW__DR__SITE") or os.environ["AWS_REGION"],
         "dag_id": run.dag_id,
         "run_id": run.run_id,
         "interval_end": None if interval is None else interval.isoformat(),

@@ -164,7 +164,6 @@ KIND_RULES: Mapping[Callable[[Patch], None], Wrong] = {
     with_heads_of_scheduled_runs_only: Wrong(AGAIN, 21),
     without_heads_of_partitions: Wrong(AGAIN, 9),
     without_dates_that_other_runs_hold: Wrong(AGAIN, 6),
-    with_requested_runs_that_repeat_a_date: Wrong(AGAIN, 1528263401),
     with_own_ends_that_remain: Wrong("its own ends remain", 0),
     with_own_ends_dropped_before_the_history_is_adopted: Wrong(AGAIN, 10),
     with_runs_that_only_their_ids_identify: Wrong(AGAIN, 29),

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from airflow_provider_mwaa_dr.cli import application
 from airflow_provider_mwaa_dr.cli.console import Console
@@ -23,8 +24,8 @@ def main() -> int:
     steps = Console.steps
 
     @contextmanager
-    def killing_steps(console: Console) -> Iterator[Callable[[StepEvent], None]]:
-        with steps(console) as show:
+    def killing_steps(*arguments: Any, **options: Any) -> Iterator[Callable[[StepEvent], None]]:
+        with steps(*arguments, **options) as show:
 
             def step(event: StepEvent) -> None:
                 show(event)

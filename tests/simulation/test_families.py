@@ -19,7 +19,7 @@ HISTORIES = 40
 SEARCHED = 400
 """The number of histories that are searched for one that goes wrong without a rule."""
 
-RARE = {with_children_of_tasks_that_have_ended: (10229,)}
+RARE = {with_children_of_tasks_that_have_ended: (50269,)}
 """Seeds of histories that go wrong without a rule, for rules that few histories need."""
 
 

@@ -56,7 +56,7 @@ def pages(_migrated: None) -> Iterator[Callable[[str], Any]]:
         try:
             from airflow.api_fastapi.app import create_app
         except ImportError:
-            yield _flask_pages()
+            yield _flask_pages(patch)
         else:
             from fastapi.testclient import TestClient
 
@@ -67,10 +67,12 @@ def pages(_migrated: None) -> Iterator[Callable[[str], Any]]:
     patch.undo()
 
 
-def _flask_pages() -> Callable[[str], Any]:
+def _flask_pages(patch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     import os
 
-    settings = Path(os.environ["AIRFLOW_HOME"]) / "webserver_config.py"
+    # Not webserver_config.py: other tests must not find this file.
+    settings = Path(os.environ["AIRFLOW_HOME"]) / "webserver_without_login.py"
+    patch.setenv("AIRFLOW__WEBSERVER__CONFIG_FILE", str(settings))
     settings.write_text('AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = False\n')
     from airflow.www.app import create_app
 

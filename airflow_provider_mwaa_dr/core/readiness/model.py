@@ -27,7 +27,7 @@ from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.exceptions import DRError, MwaaAccessError, StateAccessError, UnreadableItem
 
 T = TypeVar("T")
-CONTROL_DAGS = frozenset({"dr_failover", "dr_monitor", "dr_readiness"})
+CONTROL_DAGS = frozenset({"dr_data_marker", "dr_failover", "dr_failover_with_data", "dr_monitor", "dr_readiness"})
 """The example DAGs of the provider that are exempt. They have the tag ``dr:control``."""
 TEST_DAG = "dr_test_dag"
 """If the target has this DAG unpaused, a failover waits for a run of it to succeed."""

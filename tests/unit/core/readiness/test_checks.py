@@ -6,12 +6,14 @@ advice.
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 
+from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
 from airflow_provider_mwaa_dr.core.readiness import dags, environments, tables
 from airflow_provider_mwaa_dr.core.readiness.checks import ADVISORY_CHECKS, NAMES
-from airflow_provider_mwaa_dr.core.readiness.model import Verdict
+from airflow_provider_mwaa_dr.core.readiness.model import CONTROL_DAGS, Verdict
 from airflow_provider_mwaa_dr.core.readiness.refusals import REFUSALS
 from airflow_provider_mwaa_dr.exceptions import NotReadyError
 from tests.unit.core.dr_set import A, B, request
@@ -150,3 +152,9 @@ def test_a_long_list_is_cut(ready: ReadySet) -> None:
     for number in range(15):
         ready.world.environments[B].add_dag(f"extra_{number:02}", is_paused=True)
     assert ready.results()["dags"].why.endswith("extra_09 and 5 more")
+
+
+def test_the_example_dags_with_the_control_tag_are_known() -> None:
+    """Otherwise the check warns about an example DAG as if a user had made it exempt."""
+    files = (Path(__file__).parents[4] / "example_dags").glob("*.py")
+    assert {file.stem for file in files if f'"{CONTROL_TAG}"' in file.read_text()} == CONTROL_DAGS

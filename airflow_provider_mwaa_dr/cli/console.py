@@ -149,7 +149,7 @@ class Console:
         Yield a function that prints the progress or the end of a failover's step, with wall-clock time and duration.
 
         Progress that differs from the last line only in its numbers, such as a countdown, updates this line on a
-        terminal. Elsewhere it is printed every ten seconds.
+        terminal. Without a terminal, a line is printed every ten seconds.
 
         A thread writes the lines. A pager, or a terminal that Ctrl-S stopped, blocks the writing thread, and a failover
         must not wait for it. All lines are written when the context ends.

@@ -136,7 +136,7 @@ class _Announced:
 
 def announced(target: T, patience: Patience, what: str, at_most_s: float | None) -> T:
     """
-    Return an object with the methods of *target*, of which each call is a wait for *what*.
+    Return an object with the methods of *target*. Each call of one of them is a wait for *what*.
 
     :param at_most_s: the longest time of one call; None if that is not known.
     """

@@ -109,8 +109,8 @@ class Sandbox:
             next start its environments are new and empty.
         :param like_mwaa: whether Airflow has the settings of MWAA's image, :func:`.airflow_settings.mwaa_settings`.
             This is slower. False by default. It cannot change once the home exists.
-        :param places: AWS region by id of two sites, the first of which is active at first. None for the home's sites,
-            which are two regions in a new home. They cannot change once the home exists.
+        :param places: AWS region by id of two sites. The sandbox begins with the first one active. None for the
+            home's sites, which are two regions in a new home. They cannot change once the home exists.
         :return: the content of ``sandbox.json``.
         :raises ConfigError: the sandbox does not support a value, or the folder is not a sandbox.
         :raises RefusedError: the home has other values than the requested ones, or another command is running.

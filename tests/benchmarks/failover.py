@@ -2,7 +2,7 @@
 Duration of failovers and of pausing, by the number of DAGs: ``python -m tests.benchmarks.failover``.
 
 The sandbox runs two real Airflows with the provider's default intervals, and its MWAA accepts ten calls a second, like
-AWS. The parts, each of which can be measured alone (``--part``):
+AWS. ``--part`` measures one of these parts alone:
 
 - ``graceful``: complete failovers and failbacks without runs in flight, with the duration of each step.
 - ``lost``: forced failovers from a region that has been dead for ten seconds or two minutes, up to the first task body

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.bookkeeping.adoption import note_of_adopted
-from airflow_provider_mwaa_dr.core.bookkeeping.database import LedgerDb, RunRow
+from airflow_provider_mwaa_dr.core.bookkeeping.database import LedgerDb, RunRow, open_runs
 from airflow_provider_mwaa_dr.core.bookkeeping.own_ledger import OwnLedger
 from airflow_provider_mwaa_dr.core.bookkeeping.peer_ledgers import PeerLedgers
 from airflow_provider_mwaa_dr.core.display import get_logger
@@ -118,12 +118,12 @@ class Resolver:
         Airflow refuses to create a run for a date that has one. These were created here before this region knew of the
         other one: while it was cut off, or while the role was coming to it. The runs are listed, as all own ends.
         """
-        _, states = self._db.read_states(above=self._db.newest_run())
+        _, still_open = open_runs(self._db)
         unfinished = unfinished_runs([own, *self._peers.ledgers.values()])
-        queued = [key for key, state in states.items() if state == "queued" and key not in unfinished]
+        unknown = [key for key in still_open if key not in unfinished]
         repeated: dict[str, list[RunKey]] = defaultdict(list)
-        for row in self._db.runs(queued) if queued else ():
-            if row.holds_date and row.logical_date is not None:
+        for row in self._db.runs(unknown) if unknown else ():
+            if row.state == "queued" and row.holds_date and row.logical_date is not None:
                 region = passed_by(row.logical_date, row.key, own, self._peers.ledgers)
                 if region is not None:
                     repeated[region].append(row.key)

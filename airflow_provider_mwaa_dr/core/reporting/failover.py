@@ -38,8 +38,8 @@ class FailoverReport:
     :param taken_at: when the data were read from the tables.
     :param promoted_at: when the target became active; None if it did not.
     :param rto_s: seconds from the first check to the first run in the target; None if the ledger shows no run.
-    :param rpo_s: seconds before the promotion of which the source had published nothing; 0 if its ledger was complete.
-        None if that is not known.
+    :param rpo_s: the last seconds before the promotion, in which the source published nothing; 0 if its ledger was
+        complete. None if that is not known.
     :param kept: how many runs ended in the source from the claim on. No region executes them again.
     :param resumed: runs of the source that the target took over.
     :param waiting: interrupted runs of the source that the target had not taken over.

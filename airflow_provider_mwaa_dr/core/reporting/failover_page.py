@@ -74,8 +74,8 @@ published it, some seconds after its start.</p>
 {step_table(record, "failover")}
 {"".join(_listed(title, found) for title, found in lists if found)}
 <h2>How the numbers are measured</h2>
-<p>RTO is the time from the first check to the start of the first run in the new region, by the ledger. RPO is the time
-before the promotion of which the old region had published nothing; it is 0 if its ledger was complete. Runs that
+<p>RTO is the time from the first check to the start of the first run in the new region, by the ledger. RPO is the last
+time before the promotion in which the old region published nothing; it is 0 if its ledger was complete. Runs that
 executed twice are {NOT_MEASURABLE}: only what task bodies do shows it, and a drill counts it.</p>
 <footer>The data were read at {report.taken_at:%Y-%m-%d %H:%M:%S} UTC. Times are UTC.</footer>"""
     title = f"Failover {visible(record.id)}: {record.outcome.value}"

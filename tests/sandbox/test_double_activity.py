@@ -1,0 +1,160 @@
+"""
+Failovers from a region that is not dead: cut off, without its table, or frozen. Both regions could execute tasks.
+
+Each drill takes a random kind of fault, and a random moment at which the region comes back. It counts only what task
+bodies wrote, and prints for how many seconds both regions started tasks, and which runs executed twice.
+``MWAA_DR_TEST_CUT_OFFS=N`` sets the number of drills on each version, ``MWAA_DR_TEST_SEED=N`` repeats the choices.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime, timezone
+
+import pytest
+
+from airflow_provider_mwaa_dr.core.gate import NOTE_TOKEN
+from airflow_provider_mwaa_dr.core.state import Phase
+from tests.sandbox.failovers import REASON, ChainRun, make_steady, mwaa_dr, start, wait_for_snapshot
+from tests.sandbox.harness import Airflow, Line, Pair, Shape, on
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.soak]
+
+DRILLS = int(os.environ.get("MWAA_DR_TEST_CUT_OFFS", "25"))
+SEED = int(os.environ.get("MWAA_DR_TEST_SEED") or random.randrange(2**31))
+BURST = 8
+"""Runs that wait in the source's executor when the fault begins."""
+RUN, TICK = "outage_run", "outage_tick"
+
+
+@contextmanager
+def cut_off(pair: Pair, source: Airflow) -> Iterator[None]:
+    """The region's network is gone; its Airflow works."""
+    pair.sandbox.fault(source.name, "all", "blackhole")
+    try:
+        yield
+    finally:
+        pair.sandbox.fault(source.name, "all", "none")
+
+
+@contextmanager
+def without_table(pair: Pair, source: Airflow) -> Iterator[None]:
+    """Its Airflow works and answers, but reaches no replica of the state table."""
+    for region in pair.airflows:
+        pair.sandbox.fault(region, "dynamodb", "refuse", from_caller=source.name)
+    try:
+        yield
+    finally:
+        for region in pair.airflows:
+            pair.sandbox.fault(region, "dynamodb", "none", from_caller=source.name)
+
+
+@contextmanager
+def frozen_scheduler(pair: Pair, source: Airflow) -> Iterator[None]:
+    """Its scheduler stops with all tasks, and later continues where it was. Everything else works."""
+    with source.frozen("scheduler"):
+        yield
+
+
+@contextmanager
+def frozen_region(pair: Pair, source: Airflow) -> Iterator[None]:
+    """All its processes stop, its network is gone, and later it continues where it was."""
+    pair.sandbox.freeze(source.name)
+    try:
+        yield
+    finally:
+        pair.sandbox.thaw(source.name)
+
+
+FAULTS: Mapping[str, Callable[[Pair, Airflow], AbstractContextManager[None]]] = {
+    "cut off": cut_off,
+    "without its table": without_table,
+    "frozen scheduler": frozen_scheduler,
+    "frozen region": frozen_region,
+}
+MOMENTS = ("in the drain", "after the promotion", "after the failover")
+"""When the region comes back."""
+
+
+def later(lines: list[Line], moment: datetime) -> list[Line]:
+    """Return the lines after *moment* of DAGs that the gate decides about."""
+    return [line for line in lines if line.at > moment and line.dag_id in {RUN, TICK}]
+
+
+def is_decided(source: Airflow, target: Airflow, run: ChainRun) -> bool:
+    """Whether a requested run has executed in one of the regions, or ended in the source with our note."""
+    executed = [*source.executed(RUN, run.run_id), *target.executed(RUN, run.run_id)]
+    return bool(executed) or (run.state == "failed" and NOTE_TOKEN in run.note)
+
+
+def drill(pair: Pair, fault: str, moment: str, mode: str) -> tuple[float, int]:
+    """
+    Fail over from a region with this fault, which ends at this moment.
+
+    :return: the seconds from the target's first task to the source's last one, 0 if it is earlier; and the requested
+        runs that did not execute.
+    """
+    make_steady(pair, idle=False)
+    source, target = pair.active, pair.standby
+    source.unpause(RUN, TICK)
+    target.pause(RUN, TICK)
+    wait_for_snapshot(pair, source, RUN, TICK)
+    ticks = len(source.executed(TICK))
+    wait_until(lambda: len(source.executed(TICK)) > ticks, f"{source.name} executes {TICK}")
+    requested = [start(source, dag_id=RUN) for _ in range(BURST)]
+    began = datetime.now(tz=timezone.utc)
+    with ExitStack() as faults:
+        faults.enter_context(FAULTS[fault](pair, source))
+        with mwaa_dr(pair, "failover", target.name, *REASON, "--mode", mode, drain_s=120) as failover:
+            if moment == "in the drain":
+                wait_until(lambda: pair.state().phase is not Phase.STEADY, "the failover begins")
+                faults.close()
+            elif moment == "after the promotion":
+                wait_until(
+                    lambda: pair.state().active_region == target.name or failover.process.poll() is not None,
+                    f"{target.name} is active",
+                )
+                faults.close()
+            assert failover.wait(timeout_s=300) == 0, failover.stdout + failover.stderr
+        wait_until(lambda: later(target.executed(TICK), began), f"{target.name} executes {TICK}")
+    pair.wait_until_reconciled()
+    for run in requested:
+        wait_until(
+            lambda run=run: is_decided(source, target, run),  # type: ignore[misc]
+            lambda run=run: f"{run.run_id} executes, or ends with a note: {run.state}, {run.note!r}",  # type: ignore[misc]
+        )
+    first = min(line.at for line in later(target.executed(), began))
+    last = max((line.at for line in later(source.executed(), began)), default=began)
+    unexecuted = sum(not target.executed(RUN, run.run_id) and not source.executed(RUN, run.run_id) for run in requested)
+    return max(0.0, (last - first).total_seconds()), unexecuted
+
+
+@on(soak=tuple(Shape(version=version, name=f"ledger-{version}", ledger=True) for version in ("3.3.1", "2.10.3")))
+def test_two_regions_never_execute_at_the_same_time(pair: Pair) -> None:
+    """In no drill does the source start a task after the target's first task, and no run executes twice."""
+    print(f"\nseed {SEED}, {DRILLS} drills on {pair.version}")
+    choose = random.Random(f"{SEED} {pair.version}")
+    found: list[str] = []
+    began = datetime.now(tz=timezone.utc)
+    for number in range(DRILLS):
+        fault, moment = choose.choice(sorted(FAULTS)), choose.choice(MOMENTS)
+        mode = choose.choice(("auto", "forced"))
+        together_s, unexecuted = drill(pair, fault, moment, mode)
+        lines = [line for airflow in pair.airflows.values() for line in later(airflow.executed(), began)]
+        bodies = Counter((line.dag_id, line.run_id, line.task_id) for line in lines)
+        twice = [key for key, times in bodies.items() if times > 1]
+        record = pair.history()[0]
+        said = (
+            f"drill {number + 1}: {fault}, mode {mode} ended as {record['mode']}, back {moment}: both at once "
+            f"{together_s:.2f} s, twice {len(twice)}, {unexecuted} of {BURST} requested runs ended with a note"
+        )
+        print(said, flush=True)
+        if together_s or twice:
+            found.append(f"{said}: {twice}")
+    print(f"{DRILLS} drills: {len(found)} wrong", flush=True)
+    assert not found, "\n".join(found)

@@ -86,6 +86,15 @@ def written(pair: Pair) -> Iterator[tuple[str, str]]:
     yield "requests", (pair.home / "aws" / "requests.jsonl").read_text()
 
 
+def drilled(pair: Pair, folder: Path) -> list[tuple[str, str]]:
+    """Run a drill in the pair, and return its output and the files of its report. The sandbox continues."""
+    words = ("sandbox", "drill", "--home", str(pair.home), "--report", str(folder), "--keep")
+    answer = pair.mwaa_dr(*words, timeout_s=900)
+    files = [(path.name, path.read_text()) for path in folder.iterdir()]
+    assert {name for name, text in files if "drill_orders" in text} == {"report.html", "report.json"}, answer.stderr
+    return [("drill", answer.stdout + answer.stderr), *files]
+
+
 @on(soak=(Shape(version="3.3.1", name="ledger-3.3.1", ledger=True),))
 def test_no_table_log_or_output_contains_a_secret(pair: Pair, tmp_path: Path) -> None:
     """
@@ -135,9 +144,15 @@ def test_no_table_log_or_output_contains_a_secret(pair: Pair, tmp_path: Path) ->
     for words in (("status",), ("status", "--json"), ("history", "--json"), ("check",), ("check", "--json")):
         answer = pair.mwaa_dr(*words, **home)
         outputs.append((" ".join(words), answer.stdout + answer.stderr))
+    for form in ("html", "json"):
+        file = tmp_path / f"failover.{form}"
+        answer = pair.mwaa_dr("report", "--format", form, "--output", str(file), **home)
+        assert answer.returncode == 0, answer.stderr
+        outputs.append((file.name, file.read_text() + answer.stdout + answer.stderr))
     for run in runs:
         outputs.append((f"note of {run.dag_id}", run.note))
         run.wait_until_it_is("success")
+    outputs += drilled(pair, tmp_path / "drill")
 
     def everything() -> list[tuple[str, str]]:
         return [*written(pair), *outputs]

@@ -34,10 +34,16 @@ def _add_web_part() -> None:
     try:
         from airflow_provider_mwaa_dr.web.airflow_versions import plugin_attributes  # noqa: PLC0415  (as above)
 
-        for name, value in plugin_attributes(AirflowPlugin).items():
+        for name, value in plugin_attributes(AirflowPlugin, _note_of).items():
             setattr(MwaaDRPlugin, name, value)
     except Exception:
         log.exception("The page Disaster recovery is not available; mwaa-dr status shows the same.")
+
+
+def _note_of(dag_id: str, run_id: str) -> str:
+    from airflow_provider_mwaa_dr.plugins.metadata.notes import note_of  # noqa: PLC0415  (it imports Airflow's models)
+
+    return note_of(dag_id, run_id)
 
 
 _add_web_part()

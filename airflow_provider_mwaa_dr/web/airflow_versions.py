@@ -12,7 +12,7 @@ This module is imported by every Airflow process. It imports no web framework an
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from airflow_provider_mwaa_dr import conf
@@ -21,23 +21,28 @@ from airflow_provider_mwaa_dr.web.script_tag import Message, Receive, ScriptTagM
 
 log = get_logger(__name__)
 
+ReadNote = Callable[[str, str], str]
+"""Returns the provider's note of a run by its DAG id and run id."""
 TITLE = "Disaster recovery"
 _PREFIX = "/mwaa-dr"
 _SKIPS = ("/api/", "/execution/", "/auth/", "/static/", "/ui/", "/pluginsv2/", f"{_PREFIX}/")
 
 
-def plugin_attributes(plugin: type) -> dict[str, list[Any]]:
+def plugin_attributes(plugin: type, note: ReadNote) -> dict[str, list[Any]]:
     """
     Return the attributes with which this Airflow adds the web part to its web server.
 
     :param plugin: Airflow's base class for plugins, whose attributes differ by version.
+    :param note: returns the provider's note of a run, as :class:`~airflow_provider_mwaa_dr.web.responses.WebPart`
+        needs it.
     """
     if not hasattr(plugin, "fastapi_apps"):
         return {
-            "flask_blueprints": _LazyBlueprints(),
+            "flask_blueprints": _LazyBlueprints(note),
             "appbuilder_menu_items": [{"name": TITLE, "category": "Admin", "href": f"{_PREFIX}/"}],
         }
-    app = {"name": "mwaa_dr", "app": LazyApp(is_shell_public=not hasattr(plugin, "react_apps")), "url_prefix": _PREFIX}
+    is_shell_public = not hasattr(plugin, "react_apps")
+    app = {"name": "mwaa_dr", "app": LazyApp(note, is_shell_public=is_shell_public), "url_prefix": _PREFIX}
     if not hasattr(plugin, "react_apps"):
         middleware = {
             "name": "mwaa_dr",
@@ -65,7 +70,8 @@ class LazyApp:
     :param is_shell_public: whether the page and its scripts, which contain no data, are served without a user.
     """
 
-    def __init__(self, *, is_shell_public: bool) -> None:
+    def __init__(self, note: ReadNote, *, is_shell_public: bool) -> None:
+        self._note = note
         self._is_shell_public = is_shell_public
         self._app: Any = None
 
@@ -75,7 +81,7 @@ class LazyApp:
             try:
                 from airflow_provider_mwaa_dr.web import fastapi_part  # noqa: PLC0415  (see the class)
 
-                self._app = fastapi_part.make_app(web_part(), is_shell_public=self._is_shell_public)
+                self._app = fastapi_part.make_app(web_part(self._note), is_shell_public=self._is_shell_public)
             except Exception:
                 log.exception("The page %s is not available; mwaa-dr status shows the same.", TITLE)
                 self._app = _unavailable
@@ -85,18 +91,22 @@ class LazyApp:
 class _LazyBlueprints(list[Any]):
     """The blueprint, made when Airflow's web server asks for it: other processes do not import Flask for it."""
 
+    def __init__(self, note: ReadNote) -> None:
+        super().__init__()
+        self._note = note
+
     def __iter__(self) -> Iterator[Any]:
         if not len(self):
             try:
                 from airflow_provider_mwaa_dr.web import flask_part  # noqa: PLC0415  (see the class)
 
-                self.append(flask_part.make_blueprint(web_part()))
+                self.append(flask_part.make_blueprint(web_part(self._note)))
             except Exception:
                 log.exception("The page %s is not available; mwaa-dr status shows the same.", TITLE)
         return super().__iter__()
 
 
-def web_part() -> Any:
+def web_part(note: ReadNote) -> Any:
     """Return the web part of this process, with the settings of this Airflow. Sends no request, and starts nothing."""
     from airflow_provider_mwaa_dr.aws.clock import SystemClock  # noqa: PLC0415
     from airflow_provider_mwaa_dr.web.reader import BackgroundReader  # noqa: PLC0415
@@ -104,7 +114,7 @@ def web_part() -> Any:
 
     config, clock = conf.load(), SystemClock()
     reader = BackgroundReader(config, clock, lambda: conf.state_store(config, clock, only_reads=True))
-    return WebPart(reader, config, clock)
+    return WebPart(reader, config, clock, note)
 
 
 async def _unavailable(_scope: Message, _receive: Receive, send: Send) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.display import visible_document
@@ -55,6 +56,27 @@ def page_document(known: Knowledge, config: DRConfig, clock: Clock) -> dict[str,
         "silence_s": Timing.from_config(config).agent_silence_s,
     }
     return visible_document({**status, "web": web})
+
+
+def run_document(note: str, config: DRConfig) -> dict[str, Any]:
+    """
+    Return what the strip shows on the page of a run: the provider's note, and the other sites.
+
+    The links open the other site's Airflow through the console of AWS. The addresses of its web server are not known
+    here, so they do not lead to the run itself.
+    """
+    others = [site for site in config.sites.all if site.id != config.region] if note else []
+    return {
+        "note": note,
+        "others": [
+            {
+                "site": site.id,
+                "href": f"https://{site.aws_region}.console.aws.amazon.com/mwaa/home?region={site.aws_region}"
+                f"#environments/{quote(site.environment, safe='')}/sso",
+            }
+            for site in others
+        ],
+    }
 
 
 def for_user(document: Mapping[str, Any], readable: Readable, *, sees_all: bool) -> dict[str, Any]:

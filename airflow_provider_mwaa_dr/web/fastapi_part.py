@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagDetails
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_view
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -50,6 +50,15 @@ def make_app(part: WebPart, *, is_shell_public: bool) -> FastAPI:
     @app.get("/strip.json", dependencies=checked)
     def strip() -> Response:
         return _response(part.strip())
+
+    @app.get("/run.json", dependencies=checked)
+    def run(user: GetUserDep, dag_id: str, run_id: str) -> Response:
+        details = DagDetails(id=dag_id)
+        if not get_auth_manager().is_authorized_dag(
+            method="GET", access_entity=DagAccessEntity.RUN, details=details, user=user
+        ):
+            raise HTTPException(403, "Forbidden")
+        return _response(part.run(dag_id, run_id))
 
     @app.get("/", dependencies=shell)
     def page() -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.auth.managers.models.resource_details import AccessView
+from airflow.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
 from airflow.www.auth import has_access_view
 from airflow.www.extensions.init_auth_manager import get_auth_manager
 from flask import Blueprint, Response, abort, request, url_for
@@ -39,6 +39,16 @@ def make_blueprint(part: WebPart) -> Any:
     def strip() -> Any:
         _check()
         return _response(part.strip())
+
+    @blueprint.get("/run.json")
+    def run() -> Any:
+        _check()
+        dag_id, run_id = request.args.get("dag_id", ""), request.args.get("run_id", "")
+        details = DagDetails(id=dag_id)
+        may_see = get_auth_manager().is_authorized_dag
+        if not dag_id or not may_see(method="GET", access_entity=DagAccessEntity.RUN, details=details):
+            abort(403)
+        return _response(part.run(dag_id, run_id))
 
     @blueprint.get("/<name>")
     def file(name: str) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ports import Clock
-from airflow_provider_mwaa_dr.web.document import Readable, for_user, page_document, strip_document
+from airflow_provider_mwaa_dr.web.document import Readable, for_user, page_document, run_document, strip_document
 from airflow_provider_mwaa_dr.web.reader import BackgroundReader
 
 PREFIX = "/mwaa-dr"
@@ -39,10 +39,18 @@ class Answer:
 
 
 class WebPart:
-    """The answers of all routes. None of them changes anything, waits for AWS, or reads Airflow's database."""
+    """
+    The answers of all routes. None of them changes anything or waits for AWS.
 
-    def __init__(self, reader: BackgroundReader, config: DRConfig, clock: Clock) -> None:
+    :param note: returns the provider's note of a run by its DAG id and run id, from Airflow's database; empty if it has
+        none.
+    """
+
+    def __init__(
+        self, reader: BackgroundReader, config: DRConfig, clock: Clock, note: Callable[[str, str], str]
+    ) -> None:
         self._reader = reader
+        self._note = note
         self._config = config
         self._clock = clock
         self._files = {
@@ -68,6 +76,10 @@ class WebPart:
     def strip(self) -> Answer:
         """Return the data of the strip."""
         return _json(strip_document(self._reader.know(), self._config, self._clock))
+
+    def run(self, dag_id: str, run_id: str) -> Answer:
+        """Return what the provider did with a run. The caller has checked that the user may see it."""
+        return _json(run_document(self._note(dag_id, run_id), self._config))
 
 
 def _json(document: Mapping[str, Any]) -> Answer:

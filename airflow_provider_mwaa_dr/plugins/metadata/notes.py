@@ -40,6 +40,17 @@ def put_note(connection: Any, dag_run_id: int, note: str, *, keeps: str | None =
     return True
 
 
+def note_of(dag_id: str, run_id: str) -> str:
+    """Return the provider's part of the note of a run; empty if it has none, or if there is no such run."""
+    with transaction() as session:
+        content = session.connection().scalar(
+            select(NOTES.c.content)
+            .join(RUNS, RUNS.c.id == NOTES.c.dag_run_id)
+            .where(RUNS.c.dag_id == dag_id, RUNS.c.run_id == run_id)
+        )
+    return own_note(content)
+
+
 def compose_note(existing: str | None, note: str) -> str:
     """
     Return the note of a run: the user's text, then *note* with the token in front.

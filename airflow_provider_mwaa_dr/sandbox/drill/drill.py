@@ -733,7 +733,8 @@ class Drill:
         alone: Sequence[Alone],
     ) -> Count:
         """Count the runs of this drill, when no run is missing or the deadline has passed."""
-        deadline = time.monotonic() + BACKLOG_DEADLINE_S
+        limit_s = self._limit_s(BACKLOG_DEADLINE_S)
+        deadline = time.monotonic() + limit_s
         until = datetime.now(timezone.utc)
         while True:
             counted = count(
@@ -754,7 +755,13 @@ class Drill:
                 since=since,
                 alone=alone,
             )
-            if not counted.lost or time.monotonic() > deadline:
+            if not counted.lost:
+                return counted
+            if time.monotonic() > deadline:
+                for name, region in regions.items():
+                    for run in self._runs(region):
+                        if f"{run.dag_id} {run.run_id}" in counted.lost:
+                            self._say(f"  after {limit_s:.0f} s, {run.dag_id} {run.run_id} is {run.state} in {name}")
                 return counted
             time.sleep(1)
 
@@ -784,9 +791,13 @@ class Drill:
         yield
         self._steps.append(DrillStep(name=name, seconds=round(time.monotonic() - begun, 1)))
 
-    def _until(self, condition: Callable[[], bool], what: str) -> None:
+    def _limit_s(self, seconds: float) -> float:
+        """Return the limit of a wait with the settings of this sandbox."""
         is_like_mwaa = any(region.like_mwaa for region in self._sandbox.home.blueprint().regions.values())
-        limit_s = TIMEOUT_S * (LIKE_MWAA_FACTOR if is_like_mwaa else 1)
+        return seconds * (LIKE_MWAA_FACTOR if is_like_mwaa else 1)
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        limit_s = self._limit_s(TIMEOUT_S)
         deadline = time.monotonic() + limit_s
         while not condition():
             if time.monotonic() > deadline:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.airflow.web.test_fastapi_part import FILES, ROUTES, site_with_runs
+from tests.airflow.web.test_fastapi_part import FILES, ROUTES, RUN, site_with_runs
 from tests.unit.web.site import STANDBY
 
 pytest.importorskip("airflow.api_fastapi.app")
@@ -37,8 +37,8 @@ def users(_migrated: None) -> Iterator[tuple[Any, dict[str, str]]]:
     FABDBManager(session).initdb()
     session.commit()
     site = site_with_runs()
-    patch.setattr(airflow_versions, "web_part", lambda: WebPart(site.reader, site.config, site.clock))
-    attributes = airflow_versions.plugin_attributes(AirflowPlugin)
+    patch.setattr(airflow_versions, "web_part", lambda note: WebPart(site.reader, site.config, site.clock, note))
+    attributes = airflow_versions.plugin_attributes(AirflowPlugin, lambda dag_id, run_id: f"skipped: {dag_id} {run_id}")
     apps = attributes["fastapi_apps"]
     if hasattr(plugins_manager, "get_fastapi_plugins"):
         patch.setattr(plugins_manager, "get_fastapi_plugins", lambda: (apps, []))
@@ -85,6 +85,13 @@ def test_users_see_only_their_dags(users: tuple[Any, dict[str, str]]) -> None:
     one = _get(users, "/mwaa-dr/status.json", "one").json()
     assert one["regions"][STANDBY]["waiting"] == ["open_dag r1: it waits"]
     assert _get(users, "/mwaa-dr/status.json", "nodags").json()["regions"][STANDBY]["waiting"] == []
+
+
+def test_a_run_is_explained_to_users_who_may_see_it(users: tuple[Any, dict[str, str]]) -> None:
+    """The permission for runs of this DAG is needed."""
+    assert _get(users, f"{RUN}open_dag", "viewer").json()["note"] == "skipped: open_dag r1"
+    for user in ("one", "nodags"):
+        assert _get(users, f"{RUN}secret_dag", user).status_code == 403
 
 
 def test_without_the_website_and_without_a_user_there_is_no_data(users: tuple[Any, dict[str, str]]) -> None:

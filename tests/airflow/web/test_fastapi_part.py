@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.web.site import STANDBY, Site
+from tests.unit.web.site import ACTIVE, STANDBY, Site
 
 fastapi = pytest.importorskip("airflow.api_fastapi.app")
 
-ROUTES = ("/mwaa-dr/status.json", "/mwaa-dr/strip.json")
+RUN = "/mwaa-dr/run.json?run_id=r1&dag_id="
+ROUTES = ("/mwaa-dr/status.json", "/mwaa-dr/strip.json", f"{RUN}open_dag")
 FILES = ("/mwaa-dr/", "/mwaa-dr/page.css", "/mwaa-dr/page.js", "/mwaa-dr/strip.js")
 
 
@@ -58,8 +59,8 @@ def client(database: Any, roles: Roles, monkeypatch: pytest.MonkeyPatch) -> Iter
     from airflow_provider_mwaa_dr.web.responses import WebPart
 
     site = site_with_runs()
-    monkeypatch.setattr(airflow_versions, "web_part", lambda: WebPart(site.reader, site.config, site.clock))
-    attributes = airflow_versions.plugin_attributes(AirflowPlugin)
+    monkeypatch.setattr(airflow_versions, "web_part", lambda note: WebPart(site.reader, site.config, site.clock, note))
+    attributes = airflow_versions.plugin_attributes(AirflowPlugin, lambda dag_id, run_id: f"skipped: {dag_id} {run_id}")
     apps, middlewares = attributes["fastapi_apps"], attributes.get("fastapi_root_middlewares", [])
     if hasattr(plugins_manager, "get_fastapi_plugins"):
         monkeypatch.setattr(plugins_manager, "get_fastapi_plugins", lambda: (apps, middlewares))
@@ -101,6 +102,17 @@ def token(client: Any, roles: Roles, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def _get(client: Any, path: str, token: str) -> Any:
     return client.get(path, headers={"Authorization": f"Bearer {token}"})
+
+
+def test_a_run_is_explained_to_users_who_may_see_it(client: Any, roles: Roles, token: str) -> None:
+    """The note of the provider, and where the other site is."""
+    found = _get(client, f"{RUN}open_dag", token).json()
+    assert found["note"] == "skipped: open_dag r1"
+    assert [other["site"] for other in found["others"]] == [ACTIVE]
+    roles.sees_dags = {"open_dag"}
+    assert _get(client, f"{RUN}open_dag", token).status_code == 200
+    assert _get(client, f"{RUN}secret_dag", token).status_code == 403
+    assert _get(client, "/mwaa-dr/run.json?run_id=r1", token).status_code == 422
 
 
 def test_without_a_user_there_is_no_data(client: Any, has_cookie: bool) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.web.site import STANDBY, Site
+from tests.unit.web.site import ACTIVE, STANDBY, Site
 
 pytest.importorskip("airflow.www.app", exc_type=ImportError)
 
-ROUTES = ("/mwaa-dr/status.json", "/mwaa-dr/strip.json")
+RUN = "/mwaa-dr/run.json?run_id=r1&dag_id="
+ROUTES = ("/mwaa-dr/status.json", "/mwaa-dr/strip.json", f"{RUN}open_dag")
 FILES = ("/mwaa-dr/", "/mwaa-dr/page.css", "/mwaa-dr/page.js", "/mwaa-dr/strip.js")
 
 
@@ -35,8 +36,8 @@ def app(_migrated: None) -> Iterator[Any]:
 
     patch = pytest.MonkeyPatch()
     site = _site()
-    patch.setattr(airflow_versions, "web_part", lambda: WebPart(site.reader, site.config, site.clock))
-    attributes = airflow_versions.plugin_attributes(AirflowPlugin)
+    patch.setattr(airflow_versions, "web_part", lambda note: WebPart(site.reader, site.config, site.clock, note))
+    attributes = airflow_versions.plugin_attributes(AirflowPlugin, lambda dag_id, run_id: f"skipped: {dag_id} {run_id}")
     blueprints = [{"name": "mwaa_dr", "blueprint": each} for each in attributes["flask_blueprints"]]
     patch.setattr(plugins_manager, "initialize_web_ui_plugins", lambda: None)
     patch.setattr(plugins_manager, "flask_appbuilder_views", [])
@@ -102,6 +103,16 @@ def test_a_user_who_may_not_see_the_website_is_refused(app: Any) -> None:
     client = _client(app, "nothing")
     for path in (*ROUTES, *FILES):
         assert client.get(path).status_code == 403, path
+
+
+def test_a_run_is_explained_to_users_who_may_see_it(app: Any) -> None:
+    """Without the DAG in the request, no one may."""
+    found = _client(app, "viewer").get(f"{RUN}open_dag").json
+    assert found["note"] == "skipped: open_dag r1"
+    assert [other["site"] for other in found["others"]] == [ACTIVE]
+    for user in ("one", "nodags"):
+        assert _client(app, user).get(f"{RUN}secret_dag").status_code == 403
+    assert _client(app, "admin").get(RUN).status_code == 403
 
 
 def test_lists_have_only_the_dags_of_the_user(app: Any) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import airflow_provider_mwaa_dr.web
 from airflow_provider_mwaa_dr.web.responses import PAGE, STRIP_SCRIPT, WebPart
-from tests.unit.web.site import STANDBY, Site
+from tests.unit.web.site import ACTIVE, STANDBY, Site
 
 STATIC = Path(airflow_provider_mwaa_dr.web.__file__).parent / "static"
 
 
 def _part(site: Site) -> WebPart:
-    return WebPart(site.reader, site.config, site.clock)
+    return WebPart(site.reader, site.config, site.clock, lambda _dag, run: f"skipped: {run}" if run == "r1" else "")
 
 
 def test_the_policy_of_the_page_allows_no_inline_script_and_the_page_has_none() -> None:
@@ -65,3 +65,18 @@ def test_status_answers_what_the_reader_knows_for_the_user() -> None:
     site.reader.turn()
     second = json.loads(part.status(lambda ids: ids, sees_all=True).body)
     assert second["regions"][STANDBY]["role"] == "standby"
+
+
+def test_a_run_is_explained_with_the_way_to_the_other_site() -> None:
+    """The link opens the other site's Airflow through the console; a run without a note has none."""
+    part = _part(Site(STANDBY))
+    assert json.loads(part.run("d", "r1").body) == {
+        "note": "skipped: r1",
+        "others": [
+            {
+                "site": ACTIVE,
+                "href": f"https://{ACTIVE}.console.aws.amazon.com/mwaa/home?region={ACTIVE}#environments/ohio/sso",
+            }
+        ],
+    }
+    assert json.loads(part.run("d", "r2").body) == {"note": "", "others": []}

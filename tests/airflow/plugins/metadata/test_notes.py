@@ -51,3 +51,14 @@ def test_the_note_of_a_hold_is_removed_when_the_run_starts(database: Database, a
     assert database.note("runs") == "Ann"
     assert database.note("ran") is None
     assert database.note("skipped") == "[mwaa-dr] skipped: why"
+
+
+def test_the_note_of_one_run_without_the_users_text(database: Database) -> None:
+    """The page of a run shows it. An unknown run has none."""
+    from airflow_provider_mwaa_dr.plugins.metadata.notes import note_of
+
+    database.add_dag("orders")
+    database.add_run("orders", "r1", note="Ann\n[mwaa-dr] skipped: why")
+    database.add_run("orders", "r2", note="Ann")
+    assert [note_of("orders", run) for run in ("r1", "r2", "r3")] == ["skipped: why", "", ""]
+    assert note_of("other", "r1") == ""

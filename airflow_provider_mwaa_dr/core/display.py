@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -41,6 +41,25 @@ def visible(text: object, *, keep: str = "") -> str:
 def counted(count: int, noun: str) -> str:
     """Return *count* with *noun*, which is a singular: ``1 run``, ``2 runs``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+_MORE = re.compile(r"and (\d+) more")
+
+
+def shortened(entries: Sequence[str], most: int) -> list[str]:
+    """
+    Return the first *most* entries, and a last one ``and N more`` if there are others.
+
+    An entry ``and N more`` of a list that another process has shortened counts as N.
+    """
+    own = [entry for entry in entries if not is_rest(entry)]
+    more = max(0, len(own) - most) + sum(int(found[1]) for each in entries if (found := _MORE.fullmatch(each)))
+    return [*own[:most], *([f"and {more} more"] if more else [])]
+
+
+def is_rest(entry: str) -> bool:
+    """Whether this is the last entry of a shortened list, and not an entry."""
+    return _MORE.fullmatch(entry) is not None
 
 
 def visible_document(document: T) -> T:

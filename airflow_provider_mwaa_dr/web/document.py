@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.display import visible_document
+from airflow_provider_mwaa_dr.core.display import is_rest, shortened, visible_document
 from airflow_provider_mwaa_dr.core.documents import iso, record_document
 from airflow_provider_mwaa_dr.core.ports import Clock, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
@@ -19,7 +18,6 @@ from airflow_provider_mwaa_dr.web.strip import Strip, strip_of
 
 SHOWN_RUNS = 20
 """Maximum number of entries of a list. A set may have 10,000 DAGs."""
-_MORE = re.compile(r"and \d+ more")
 _REGION_LISTS = ("waiting", "repeats", "exempt")
 _RECORD_LISTS = ("not_unpaused", "ended_in_standby")
 
@@ -90,11 +88,10 @@ def for_user(document: Mapping[str, Any], readable: Readable, *, sees_all: bool)
     allowed = ids if sees_all else set(readable(ids))
 
     def kept(name: str, entries: list[str]) -> list[str]:
-        found = [entry for entry in entries if _MORE.fullmatch(entry) or _dag_id(entry) in allowed]
+        found = [entry for entry in entries if is_rest(entry) or _dag_id(entry) in allowed]
         if name == "repeats" and not sees_all:
             found = [" ".join(entry.split()[:2]) for entry in found]
-        more = len(found) - SHOWN_RUNS
-        return [*found[:SHOWN_RUNS], f"and {more} more"] if more > 0 else found
+        return shortened(found, SHOWN_RUNS)
 
     def record(found: Mapping[str, Any]) -> dict[str, Any]:
         steps = found["steps"] if sees_all else [{**step, "detail": ""} for step in found["steps"]]

@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.items import Item
 from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import PagedContent
 from airflow_provider_mwaa_dr.aws.session import brief
 from airflow_provider_mwaa_dr.core.batches import batched
+from airflow_provider_mwaa_dr.core.display import shortened
 from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
 from airflow_provider_mwaa_dr.core.item_kind import ItemKind
 from airflow_provider_mwaa_dr.core.ports import (
@@ -124,11 +125,10 @@ def _plain(
 def _limited_unpublished(event: Unpublished) -> Unpublished:
     """Return an event with at most 250 KB of run ids. The rest of a longer list is counted."""
     runs = items.first_texts(event.runs)
-    left_out = len(event.runs) - len(runs)
     return replace(
         event,
         why=event.why[:2000],
-        runs=(*runs, *((f"and {left_out} more",) if left_out else ())),
+        runs=(*runs, *shortened(event.runs[len(runs) :], 0)),
         unread=tuple(sentence[:2000] for sentence in event.unread),
     )
 

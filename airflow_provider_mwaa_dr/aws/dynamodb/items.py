@@ -30,6 +30,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.contents import (
     unreadable,
     valid,
 )
+from airflow_provider_mwaa_dr.core.display import shortened
 from airflow_provider_mwaa_dr.core.ports import (
     FENCE_LOADS,
     AgentStatus,
@@ -137,7 +138,7 @@ def _bounded_texts(texts: Sequence[str]) -> list[str]:
     for text in map(bounded, texts):
         size += len((text or "").encode()) + 4
         if size > _TEXTS_BYTES:
-            return [*kept, f"and {len(texts) - len(kept)} more"]
+            return [*kept, *shortened(texts[len(kept) :], 0)]
         kept.append(text or "")
     return kept
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from airflow_provider_mwaa_dr.core.ledger import LogEntry, RunStatus
+from airflow_provider_mwaa_dr.core.ledger import ORIGIN, LogEntry, RunStatus
 from airflow_provider_mwaa_dr.sandbox.drill.report import Line
 
 Run = tuple[str, str]
@@ -89,10 +89,10 @@ def count(
     ends: dict[Run, list[Line]] = defaultdict(list)
     for line in lines:
         if line.is_end and (line.is_scheduled or (line.dag_id, line.run_id) in accepted):
-            ends[line.dag_id, line.run_id].append(line)
+            ends[line.dag_id, _own_id(line.run_id)].append(line)
     missing = _missing_intervals(lines, every)
     created = {
-        run.key: run.data_interval_end
+        (run.dag_id, _own_id(run.run_id)): run.data_interval_end
         for entries in ledgers.values()
         for entry in entries
         for run in entry.runs
@@ -111,6 +111,11 @@ def count(
         unreported=unreported,
         lost_at={" ".join(run): interval_ends[run] for run in lost if run in interval_ends},
     )
+
+
+def _own_id(run_id: str) -> str:
+    """Return the id that a run was created with. The schedules of the load have the same ids in all versions."""
+    return run_id.partition(ORIGIN)[0]
 
 
 def _counts(end: datetime | None, since: datetime | None) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_mwaa_dr
-from airflow_provider_mwaa_dr.core.display import get_logger, visible, visible_document
+from airflow_provider_mwaa_dr.core.display import get_logger, shortened, visible, visible_document
 
 ESCAPES = "\x1b[2J\x1b]0;title\x07\x9b31m\x7f\r\n\t\u202etxt.exe\u2028"
 SHOWN = r"\x1b[2J\x1b]0;title\x07\x9b31m\x7f\r\n\t\u202etxt.exe\u2028"
@@ -83,3 +83,12 @@ def test_every_module_gets_its_logger_from_display() -> None:
     package = Path(airflow_provider_mwaa_dr.__file__).parent
     found = {path.name for path in package.rglob("*.py") if "logging.getLogger(" in path.read_text()}
     assert found == {"display.py"}
+
+
+def test_a_list_that_is_shortened_twice_says_how_many_entries_there_were() -> None:
+    """An agent shortens its list, the item does it again, and so does the page."""
+    assert shortened(["a", "b"], 2) == ["a", "b"]
+    assert shortened(["a", "b", "c"], 2) == ["a", "b", "and 1 more"]
+    assert shortened(["a", "b", "c", "and 10 more"], 1) == ["a", "and 12 more"]
+    assert shortened(["a", "and 10 more"], 5) == ["a", "and 10 more"]
+    assert shortened([], 0) == []

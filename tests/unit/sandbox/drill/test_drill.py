@@ -112,6 +112,17 @@ def test_without_catchup_what_was_created_is_due() -> None:
     assert counted([], ledgers=told).lost == []
 
 
+def test_a_run_of_another_version_is_the_same_run() -> None:
+    """The region that takes it over marks its id. It has executed, and if both regions executed it, it did so twice."""
+    taken_over = replace(_line(1, region="us-east-1"), run_id=f"{_line(1).run_id}__airflow-2")
+    created = LedgerRun(dag_id="latest", run_id=_line(1).run_id, run_type="scheduled", status=RunStatus.OPEN, epoch=0)
+    told = {"us-east-2": [LogEntry(number=1, at=START, epoch=0, first_id=0, newest_id=1, runs=(created,))]}
+
+    found = counted([replace(taken_over, dag_id="latest")], ledgers=told, without_catchup=["latest"])
+    assert (found.lost, found.repeated) == ([], {})
+    assert len(counted([_line(1), taken_over]).repeated) == 1
+
+
 @pytest.mark.parametrize(("knew", "is_allowed"), [(True, False), (False, True)])
 def test_a_run_may_execute_again_only_if_nobody_could_know_that_it_had_ended(knew: bool, is_allowed: bool) -> None:
     """The ledger had it before the role moved: then there is no excuse."""

@@ -94,7 +94,7 @@ class DRConfig:
     drain_s: float = 60.0
     ledger_wait_s: float = 300.0
     fence: bool = True
-    fence_file_s: float = 3.0
+    fence_file_s: float = 1.0
     fence_wait_s: float = 30.0
     on_unreachable: OnUnreachable = OnUnreachable.HOLD
     table_consistency: TableConsistency = TableConsistency.STRONG
@@ -417,10 +417,10 @@ OPTIONS: tuple[Option[Any], ...] = (
     Option(
         name="fence_file_s",
         type="float",
-        default="3",
+        default="1",
         allowed="numbers from 0 to 30",
         parse=_seconds(0, 30),
-        example="3",
+        example="1",
         description="Seconds for which the tasks of one worker share a read of the state.",
     ),
     Option(

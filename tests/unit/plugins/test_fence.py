@@ -85,11 +85,11 @@ def test_the_active_region_runs_and_a_standby_skips(tmp_path: Path) -> None:
     assert Worker(tmp_path / "b", THERE).task() is Action.SKIP
 
 
-def test_tasks_of_one_machine_share_a_read_for_a_few_seconds(worker: Worker) -> None:
+def test_tasks_of_one_machine_share_a_read_for_a_second(worker: Worker) -> None:
     """The file saves the read and the import of boto3. It is never used for longer than fence_file_s."""
     worker.task()
     opened = worker.opened
-    worker.clock.advance(3)
+    worker.clock.advance(1)
     worker.task()
     assert (worker.reads, worker.opened) == (1, opened)
     worker.clock.advance(0.5)

@@ -123,10 +123,12 @@ pairs: setup ## failover and failback between each two of five versions of Airfl
 	$(BIN)/python -m pytest tests/sandbox/test_pairs_of_versions.py -q -m "soak or not soak" --durations 15
 
 SCENARIO := planned
-# A home is bare, or it is not.
-DRILL_HOME = build/drill/$(if $(filter deployed,$(SCENARIO)),bare,home)
-drill: setup ## a failover between two real Airflows on this machine (SCENARIO=planned); report in build/drill
-	@$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) --home $(DRILL_HOME) --report build/drill
+SITES :=
+# A home is bare, or it is not, and it keeps its sites.
+DRILL_HOME = build/drill/$(if $(filter deployed,$(SCENARIO)),bare,$(if $(SITES),sites,home))
+drill: setup ## a failover between two real Airflows on this machine (SCENARIO=planned, SITES=blue=...); report in build/drill
+	@$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) $(if $(SITES),--sites $(SITES)) --home $(DRILL_HOME) \
+		--report build/drill
 
 # Both regions on each, and one region on Airflow 2 while the other is on 3 already.
 DRILLED := 2.10.3 2.11.2 3.0.6 3.2.1 3.3.1 us-east-2=2.11.2,us-east-1=3.3.1
@@ -147,6 +149,6 @@ bench: setup ## what things cost, beside what people do instead; an hour, figure
 	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
 clean: ## stop the drill's sandbox, and remove what was built
-	@for home in build/drill/home build/drill/bare build/drill/each; do \
+	@for home in build/drill/home build/drill/bare build/drill/sites build/drill/each; do \
 		test ! -d $$home || $(BIN)/mwaa-dr sandbox down --purge --home $$home || exit 1; done
 	rm -rf build dist .venv

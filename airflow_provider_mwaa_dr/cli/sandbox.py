@@ -44,12 +44,7 @@ def add_commands(subparsers: Subparsers) -> None:
         metavar="VERSION",
         help=f"{', '.join(versions())}, or REGION=VERSION,REGION=VERSION; default: {DEFAULT_VERSION}",
     )
-    up.add_argument(
-        "--sites",
-        metavar="SITES",
-        help="two sites, SITE=VERSION@REGION,SITE=VERSION@REGION, for example two versions of Airflow in one region; "
-        "the first one is active; default: us-east-2 and us-east-1",
-    )
+    _add_sites(up)
     up.add_argument(
         "--executor",
         metavar="NAME",
@@ -119,6 +114,7 @@ def add_commands(subparsers: Subparsers) -> None:
         "start the sandbox, run a load, fail over with the example DAG, judge, report and stop",
     )
     drill.add_argument("--scenario", metavar="NAME", default="planned", help=f"{', '.join(SCENARIOS)}; {ALL}")
+    _add_sites(drill)
     drill.add_argument(
         "--report", metavar="DIR", type=Path, help="folder for report.json and report.html; default: HOME/report"
     )
@@ -154,6 +150,15 @@ def _add(
 
     parser.set_defaults(handler=run)
     return parser
+
+
+def _add_sites(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sites",
+        metavar="SITES",
+        help="two sites, SITE=VERSION@REGION,SITE=VERSION@REGION, for example two versions of Airflow in one region; "
+        "the first one is active; default: us-east-2 and us-east-1",
+    )
 
 
 def _up(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> None:
@@ -234,7 +239,10 @@ def _down(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> 
 
 def _drill(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) -> int:
     folder = arguments.report or sandbox.home.path / "report"
+    sites = _sites(arguments.sites)
     if arguments.scenario == ALL:
+        if sites is not None:
+            raise UsageError(f"--sites does not fit --scenario {ALL}.", advice="Name one scenario, or omit --sites.")
         outcomes = run_all(sandbox, folder=folder, keep=arguments.keep, say=sandbox.say)
         console.result(
             outcomes,
@@ -243,7 +251,7 @@ def _drill(arguments: argparse.Namespace, console: Console, sandbox: Sandbox) ->
             ),
         )
         return 0 if outcomes["verdict"] == "pass" else 1
-    outcome = Drill(sandbox, say=sandbox.say).run(
+    outcome = Drill(sandbox, say=sandbox.say, sites=sites).run(
         arguments.scenario, folder=folder, keep=arguments.keep, wheel=arguments.wheel
     )
     console.result(report.document(outcome), f"{report.text(outcome)}\n\n  {folder / 'report.html'}")

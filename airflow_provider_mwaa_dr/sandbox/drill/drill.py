@@ -34,6 +34,7 @@ from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.reporting.figure import Outage
+from airflow_provider_mwaa_dr.core.sites import Sites
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.sandbox.cloud.faults import ALL_SERVICES, NONE, FaultKind
@@ -218,11 +219,14 @@ class Drill:
     One drill in *sandbox*.
 
     :param say: called with each line of progress.
+    :param sites: two sites, each with a version of Airflow in place of the environment's name; the first one is active
+        first. None for the sites of the sandbox, which are two regions in a new one.
     """
 
-    def __init__(self, sandbox: Sandbox, *, say: Callable[[str], object]) -> None:
+    def __init__(self, sandbox: Sandbox, *, say: Callable[[str], object], sites: Sites | None = None) -> None:
         self._sandbox = sandbox
         self._say = say
+        self._sites = sites
         self._steps: list[DrillStep] = []
         self._started_at = datetime.now(timezone.utc)
         self._outages: list[Outage] = []
@@ -237,8 +241,8 @@ class Drill:
         :param wheel: the wheel to deploy in a scenario that deploys; None for the wheel in the bare sandbox's package
             index.
         :raises ConfigError: the scenario does not exist.
-        :raises RefusedError: the scenario needs a bare sandbox and this one is not bare, or the other way round; or the
-            bare sandbox already has the provider.
+        :raises RefusedError: the scenario needs a bare sandbox and this one is not bare, or the other way round; the
+            bare sandbox already has the provider; or the sandbox has other sites.
         :raises DRError: the drill did not complete; there is no report then.
         """
         if scenario not in SCENARIOS:
@@ -381,7 +385,7 @@ class Drill:
     def _deploy(self, wheel: Path | None) -> Mapping[str, bool]:
         """Start two empty environments, deploy into them as docs/how-to/deploy.md does, and return the findings."""
         with self._step("start two environments without the provider, and an emulated AWS"):
-            description = self._sandbox.up(bare=True)
+            description = self._start(bare=True)
             regions = [_Region(name=name, described=part) for name, part in description["regions"].items()]
         with self._step("check that neither region has the provider: airflow providers list"):
             if any(self._has_provider(region) for region in regions):
@@ -443,11 +447,20 @@ class Drill:
         """Start the sandbox with the scenario's state model, or use the running one if it fits."""
         is_up = self._sandbox.is_up()
         if scenario.lag_s is None:
-            return self._sandbox.up(dags=dags, state_model=None if is_up else STRONG, bare=scenario.deployed)
+            return self._start(dags=dags, state_model=None if is_up else STRONG, bare=scenario.deployed)
         if is_up and self._sandbox.home.blueprint().lag_s != scenario.lag_s:
             self._say("stopping the sandbox: this scenario needs another state model")
             self._sandbox.down()
-        return self._sandbox.up(dags=dags, state_model=EVENTUAL, lag_s=scenario.lag_s, bare=False)
+        return self._start(dags=dags, state_model=EVENTUAL, lag_s=scenario.lag_s, bare=False)
+
+    def _start(self, **options: Any) -> Mapping[str, Any]:
+        """Start the sandbox with the sites of this drill."""
+        sites = self._sites
+        return self._sandbox.up(
+            airflow=sites and dict(sites),
+            places=sites and {site.id: site.aws_region for site in sites.all},
+            **options,
+        )
 
     def _is_refused(self, description: Mapping[str, Any], target: str, scenario: Scenario) -> bool:
         """Return whether a forced failover without ``even_if_not_ready`` is refused, and leaves no plan."""

@@ -88,6 +88,8 @@ def test_purge_deletes_no_other_folders(tmp_path: Path, capsys: pytest.CaptureFi
         (["fault", "us-east-1", "dynamodb", "refuse", "--from", "mars"], "The caller mars does not exist"),
         (["fault", "us-east-1", "dynamodb", "refuse", "--to", "mars"], "The target mars does not exist"),
         (["drill", "--scenario", "earthquake"], "The scenario earthquake does not exist"),
+        (["drill", "--sites", "blue=3.3.1@us-east-2"], "does not name two sites"),
+        (["drill", "--sites", TWO_IN_ONE, "--scenario", "all"], "--sites does not fit --scenario all"),
         (["logs", "us-west-2"], "No such log exists"),
     ],
 )
@@ -117,9 +119,11 @@ def test_a_home_cannot_change_between_bare_and_normal(stopped: Path, capsys: pyt
 
 
 def test_a_home_keeps_its_sites(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 3; the message names the sites of the home."""
-    assert main(["sandbox", "up", "--sites", TWO_IN_ONE, "--json", "--home", str(stopped)]) == 3
-    assert "us-east-2 in us-east-2, us-east-1 in us-east-1" in json.loads(capsys.readouterr().out)["error"]["message"]
+    """Exit code 3, also for a drill; the message names the sites of the home."""
+    for command in ("up", "drill"):
+        assert main(["sandbox", command, "--sites", TWO_IN_ONE, "--json", "--home", str(stopped)]) == 3
+        message = json.loads(capsys.readouterr().out)["error"]["message"]
+        assert "us-east-2 in us-east-2, us-east-1 in us-east-1" in message
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from airflow_provider_mwaa_dr.agent.hold_alarm import HoldAlarm
 from airflow_provider_mwaa_dr.agent.housekeeping import Housekeeping
 from airflow_provider_mwaa_dr.agent.ledger_keeper import LedgerKeeper
 from airflow_provider_mwaa_dr.agent.ledger_wait import LedgerWait
+from airflow_provider_mwaa_dr.agent.notifier import NotificationKeeper, StartSender
 from airflow_provider_mwaa_dr.agent.plan_finisher import PlanFinisher
 from airflow_provider_mwaa_dr.agent.ports import RegionDb
 from airflow_provider_mwaa_dr.agent.process import Process
@@ -34,6 +35,7 @@ class Leader:
     :ivar restorer: has the version under which this agent restored the recorded set.
 
     :param runs: the ledger; None if no runs table is set.
+    :param start_sender: starts a process that sends notifications; None: this agent sends none.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Leader:
         reader: StateReader,
         ledger_wait: LedgerWait,
         housekeeping: Housekeeping,
+        start_sender: StartSender | None,
     ) -> None:
         config = process.config
         region = config.region
@@ -82,6 +85,9 @@ class Leader:
         self._snapshots = SnapshotKeeper(store, db, clock, region=region)
         self.restorer = SetRestorer(store, db, region=region)
         self._housekeeping = housekeeping
+        self._notifications = (
+            NotificationKeeper(store, clock, config, start=start_sender) if start_sender is not None else None
+        )
 
     def turn(self, state: DRState, known: int | None, schedulers: tuple[str, ...]) -> bool:
         """
@@ -102,6 +108,8 @@ class Leader:
                 # Until a promoted plan ends, no region executes.
                 self._finisher.turn(state)
         self._housekeeping.lead(schedulers, state.lease_s)
+        if self._notifications is not None:
+            self._notifications.turn(state)
         return has_reconciled
 
     def _lists_dags(self, state: DRState) -> bool:

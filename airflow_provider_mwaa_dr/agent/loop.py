@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
 from airflow_provider_mwaa_dr.agent.leader import Leader
 from airflow_provider_mwaa_dr.agent.ledger_wait import LedgerWait
 from airflow_provider_mwaa_dr.agent.metrics import Publisher
+from airflow_provider_mwaa_dr.agent.notifier import StartSender
 from airflow_provider_mwaa_dr.agent.observer import Observer
 from airflow_provider_mwaa_dr.agent.ports import GateCounts, RegionDb
 from airflow_provider_mwaa_dr.agent.process import Process
@@ -62,6 +63,7 @@ class AgentLoop:
     :param view: the last view of an earlier agent in this process.
     :param inventory: lists the DAGs and settings of the region's Airflow; None: this agent lists none.
     :param metrics: where the agent publishes its figures; None: this agent publishes none.
+    :param start_sender: starts a process that sends notifications; None: this agent sends none.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class AgentLoop:
         view: View | None = None,
         inventory: InventoryKeeper | None = None,
         metrics: Publisher | None = None,
+        start_sender: StartSender | None = None,
     ) -> None:
         region, process = config.region, Process.of(config, clock, airflow_version=airflow_version)
         ledger_wait = LedgerWait(clock, region=region, limit_s=config.ledger_wait_s)
@@ -107,6 +110,7 @@ class AgentLoop:
             reader=self._reader,
             ledger_wait=ledger_wait,
             housekeeping=self._housekeeping,
+            start_sender=start_sender,
         )
         self._regions = RegionList(store, clock, region=region)
         self._waits = WaitsReader(db, self._reader, region=region)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from airflow_provider_mwaa_dr.agent.hold_alarm import HoldAlarm
+from airflow_provider_mwaa_dr.agent.stillness import Stillness
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.ended_in_standby import get_runs
@@ -78,8 +79,7 @@ class PlanFinisher:
         self._owner = owner
         self._takeover_s = takeover_s
         self._alarm = alarm
-        self._version: int | None = None
-        self._since = self._read_at = clock.monotonic()
+        self._stillness = Stillness(clock, gap_s=takeover_s / 2)
 
     def turn(self, state: DRState) -> None:
         """
@@ -88,7 +88,7 @@ class PlanFinisher:
         :raises StateError: the table could not be reached; the next turn tries again.
         """
         plan = state.plan
-        still_s = self._still_for(state)
+        still_s = self._stillness.seconds(state)
         self._alarm.turn(state, still_s)
         if plan is None or plan.target != self._region or state.phase not in {Phase.PROMOTING, Phase.RESUMING}:
             return
@@ -109,14 +109,6 @@ class PlanFinisher:
         except StaleStateError as error:
             log.info("Another process continued plan %s: %s", plan.id, error)
 
-    def _still_for(self, state: DRState) -> float:
-        """Return for how long the state has not changed, counting only time in which this process read it."""
-        now = self._clock.monotonic()
-        if state.version != self._version or now - self._read_at > self._takeover_s / 2:
-            self._version, self._since = state.version, now
-        self._read_at = now
-        return now - self._since
-
     def _resume(self, state: DRState, still_s: float) -> None:
         agents = self._store.agents(self._region)
         is_known = is_ready_to_resume(agents, state.version, since=0.0, now=still_s, lease_s=state.lease_s)
@@ -129,7 +121,7 @@ class PlanFinisher:
         try:
             dag_set = self._store.get(DAG_SETS, plan.set_id) if plan.set_id is not None else None
         except UnreadableItemError as error:
-            if isinstance(error, IncompleteItemError) and self._still_for(state) <= self._takeover_s:
+            if isinstance(error, IncompleteItemError) and self._stillness.seconds(state) <= self._takeover_s:
                 raise  # its pages may not be replicated to this copy of the table yet
             dag_set, why = None, error.message.rstrip(".")
         if dag_set is None:

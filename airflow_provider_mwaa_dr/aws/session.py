@@ -233,6 +233,11 @@ def metrics_client(region: str) -> Any:
     return _client("cloudwatch", region, session=None, connect_timeout_s=1.0, read_timeout_s=1.0)
 
 
+def notification_client(service: str, region: str, *, session: boto3.session.Session | None = None) -> Any:
+    """Return a client of SNS or EventBridge without retries: a later attempt retries, under the same key."""
+    return _client(service, region, session=session, connect_timeout_s=3.0, read_timeout_s=10.0)
+
+
 def _client(
     service: str,
     region: str,

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from airflow_provider_mwaa_dr.aws.notifications import aws_channels
 from airflow_provider_mwaa_dr.cli.session import CliSession, CommandParsers
 from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
@@ -17,6 +18,7 @@ from airflow_provider_mwaa_dr.core.failover import (
     FailoverRequest,
     StepEvent,
 )
+from airflow_provider_mwaa_dr.core.notifications import Courier
 from airflow_provider_mwaa_dr.core.ports import FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.reporting.failover import keep_report
@@ -104,8 +106,19 @@ def run(session: CliSession) -> None:
         plan_id=args.plan,
     )
     on_step = _Steps()
+    owner = session.owner
+    channels = aws_channels(session.config, session=session.runtime.boto3_session)
+    # A store of its own: that of the session says what the command waits for.
+    store = session.runtime.make_store(session.config) if channels else session.store
+    courier = Courier(store, channels, session.clock, owner=owner)
     engine = FailoverEngine.from_config(
-        session.config, session.store, session.environments(), session.clock, owner=session.owner, on_step=on_step
+        session.config,
+        session.store,
+        session.environments(),
+        session.clock,
+        owner=owner,
+        on_step=on_step,
+        courier=courier,
     )
     if args.dry_run:
         preview = engine.preview(request)
@@ -117,6 +130,15 @@ def run(session: CliSession) -> None:
         "Nothing is lost. mwaa-dr status shows whether a plan is open, and the same command resumes it. Before the "
         "step promote, a failover to the region that is still active cancels it."
     )
+    try:
+        _fail_over(session, engine, request, on_step)
+    finally:
+        courier.close()
+
+
+def _fail_over(session: CliSession, engine: FailoverEngine, request: FailoverRequest, on_step: _Steps) -> None:
+    """Run the engine, and print the result."""
+    console, reason = session.console, request.reason
     try:
         with console.steps(_limits(Timing.from_config(session.config))) as on_step.show, on_step.ignoring_hangup():
             record = engine.run(request)

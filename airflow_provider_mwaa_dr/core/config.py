@@ -86,6 +86,8 @@ class DRConfig:
     environments: Mapping[str, str]
     runs_table: str = ""
     notification_topic: str = ""
+    notification_bus: str = ""
+    notifiers: tuple[str, ...] = ()
     cloudwatch_metrics: bool = False
     state_read_s: float = 1.0
     refresh_s: float = 5.0
@@ -212,6 +214,20 @@ def _topic(text: str) -> str:
     return arn
 
 
+def _bus(text: str) -> str:
+    arn = text.strip()
+    if arn and (arn.count(":") != 5 or not arn.startswith("arn:") or ":events:" not in arn or ":event-bus/" not in arn):
+        raise ValueError(text)
+    return arn
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    paths = _names(text)
+    if any("." not in path or not all(part.isidentifier() for part in path.split(".")) for path in paths):
+        raise ValueError(text)
+    return paths
+
+
 def _on_unreachable(text: str) -> OnUnreachable:
     return OnUnreachable(text.strip().lower())
 
@@ -335,7 +351,28 @@ OPTIONS: tuple[Option[Any], ...] = (
         allowed="ARNs of SNS topics",
         parse=_topic,
         example="arn:aws:sns:us-west-2:123456789012:mwaa-dr",
-        description="SNS topic to which dr_monitor publishes its findings and actions. Unset: it publishes nothing.",
+        description="SNS topic for notifications: each failover sends when it starts, completes, is aborted or needs a "
+        "person, and dr_monitor sends its findings. Unset: nothing is sent to a topic.",
+    ),
+    Option(
+        name="notification_bus",
+        type="string",
+        default="",
+        allowed="ARNs of event buses",
+        parse=_bus,
+        example="arn:aws:events:us-west-2:123456789012:event-bus/default",
+        description="Event bus of EventBridge for the same notifications of failovers, as events with the source "
+        "mwaa-dr. Unset: nothing is sent to a bus.",
+    ),
+    Option(
+        name="notifiers",
+        type="string",
+        default="",
+        allowed="import paths separated by commas",
+        parse=_paths,
+        example="dr_notifiers.slack,dr_notifiers.pagerduty",
+        description="Airflow notifiers, or functions of one argument, for the same notifications of failovers: "
+        "MODULE.NAME of an object in a package or in the plugins folder. Set them in both environments.",
     ),
     Option(
         name="cloudwatch_metrics",

@@ -34,6 +34,7 @@ class ItemKind(Generic[T]):
     :param home: the copy of an eventual table.
     :param is_final: an item is written once and never replaced. Only for kinds whose items have pages.
     :param progress: a stored item stays if the written one has less progress. None: it is always replaced.
+    :param must_advance: a stored item also stays if the written one has the same progress.
     :param rank: of different items with one id in several copies, the one with the highest rank counts. None: the item
         in its home counts, or else the first one that is found.
     :param order: the sort key of a list of items, highest first. None: they are sorted by id, lowest first.
@@ -46,6 +47,7 @@ class ItemKind(Generic[T]):
     home: Home
     is_final: bool = False
     progress: Callable[[T], int] | None = None
+    must_advance: bool = False
     rank: Callable[[T], Any] | None = None
     order: Callable[[T], Any] | None = None
     part: str = ""
@@ -69,7 +71,9 @@ class ItemKind(Generic[T]):
 
     def keeps(self, stored: T, new: T) -> bool:
         """Whether *stored* stays when *new* is written."""
-        return self.is_final or (self.progress is not None and self.progress(new) < self.progress(stored))
+        if self.progress is None:
+            return self.is_final
+        return self.progress(new) < self.progress(stored) + self.must_advance
 
     def ordered(self, items: Iterable[T]) -> list[T]:
         """Return items in the order of a list."""

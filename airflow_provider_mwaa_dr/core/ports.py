@@ -520,6 +520,57 @@ REPORTS: ItemKind[StoredReport] = ItemKind(
 """What a failover did with runs, for auditors."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationAttempt:
+    """
+    An attempt to send one notification over one channel, item ``NOTIFICATION#plan#event#channel``.
+
+    :param owner: the process that sends it, unique in the DR set.
+    :param attempt: counts from 1.
+    :param at: when the attempt began.
+    :param sent_at: when it was sent; None: it is being sent, or has failed.
+    :param error: why the attempt failed.
+    """
+
+    plan_id: str
+    event: str
+    channel: str
+    owner: str
+    attempt: int
+    at: datetime
+    sent_at: datetime | None = None
+    error: str | None = None
+
+    @staticmethod
+    def id_of(plan_id: str, event: str, channel: str) -> str:
+        """Return the id of all attempts for one notification and channel."""
+        return f"{plan_id}#{event}#{channel}"
+
+    @property
+    def id(self) -> str:
+        """The id in the state table."""
+        return self.id_of(self.plan_id, self.event, self.channel)
+
+    @property
+    def progress(self) -> int:
+        """Grows with each step of an attempt, and with each attempt. Nothing replaces one that was sent."""
+        return MOST_ATTEMPTS if self.sent_at is not None else 2 * self.attempt + (self.error is not None)
+
+
+MOST_ATTEMPTS = 10**9
+"""More than twice the attempts that a day has."""
+NOTIFICATIONS: ItemKind[NotificationAttempt] = ItemKind(
+    name="notification",
+    key="NOTIFICATION#{}",
+    id_of=lambda attempt: attempt.id,
+    home=Home.PLAN,
+    progress=lambda attempt: attempt.progress,
+    must_advance=True,
+    rank=lambda attempt: attempt.progress,
+)
+"""Which notifications were sent. Of two processes that begin the same attempt, the first one's item stays."""
+
+
 class StateStore(Protocol):
     """
     The state table.

@@ -201,7 +201,7 @@ class DRStateHook(AwsBaseHook):
             raise ConfigError("The state table is not named.", option="state_table", advice="Set [dr] state_table.")
         from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_state_store  # noqa: PLC0415
 
-        return open_state_store(self.settings, clock=self.clock, session=self._credentials())
+        return open_state_store(self.settings, clock=self.clock, session=self.boto3_session)
 
     @cached_property
     def runs(self) -> RunsStore | None:
@@ -210,7 +210,7 @@ class DRStateHook(AwsBaseHook):
             return None
         from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_runs_store  # noqa: PLC0415
 
-        return open_runs_store(self.settings, clock=self.clock, session=self._credentials())
+        return open_runs_store(self.settings, clock=self.clock, session=self.boto3_session)
 
     def get_conn(self) -> StateStore:
         """Return the state table."""
@@ -223,7 +223,7 @@ class DRStateHook(AwsBaseHook):
             return self._given_tables
         from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables  # noqa: PLC0415
 
-        return DynamoDBTables(self.settings.replicas, clock=self.clock, session=self._credentials())
+        return DynamoDBTables(self.settings.replicas, clock=self.clock, session=self.boto3_session)
 
     def environment_names(self) -> Sites:
         """
@@ -254,7 +254,7 @@ class DRStateHook(AwsBaseHook):
             site.environment,
             aws_region=site.aws_region,
             clock=self.clock,
-            session=self._credentials(),
+            session=self.boto3_session,
             attempt_s=attempt_s,
         )
 
@@ -265,6 +265,7 @@ class DRStateHook(AwsBaseHook):
         name = os.environ.get("AIRFLOW_ENV_NAME", "")
         return name == self.environment_names().get(region) if name else self.settings.enabled
 
-    def _credentials(self) -> Any:
-        """Return a boto3 session of the connection; None to let boto3 find the credentials."""
+    @property
+    def boto3_session(self) -> Any:
+        """A boto3 session of the connection; None to let boto3 find the credentials."""
         return self.get_session() if self.aws_conn_id else None

@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.core.display import visible
 from airflow_provider_mwaa_dr.core.documents import nothing_done_document, preview_document, record_document
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent, StepStatus
 from airflow_provider_mwaa_dr.core.health import Limits
+from airflow_provider_mwaa_dr.core.notifications import Courier
 from airflow_provider_mwaa_dr.core.ports import RECORDS, Clock, FailoverOutcome
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.reporting.failover import keep_report
@@ -26,6 +27,7 @@ from airflow_provider_mwaa_dr.core.state import DEFAULT_HOLD_S, DRState, Mode, M
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error
+from airflow_provider_mwaa_dr.hooks.notifiers import all_channels
 
 SLICE_S = 1.0
 """A killed task stops waiting within this time. Airflow 3 sends SIGKILL five seconds after SIGTERM."""
@@ -140,16 +142,27 @@ class FailoverOperator(AwsBaseOperator):
         self._refuse_in_source(state, request.target)
         self._refuse_too_soon(state, request.target)
         self._waiting = _StoppableClock(hook.clock)
+        owner = f"{self.dag_id}.{self.task_id}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        channels = all_channels(hook.settings, session=hook.boto3_session)
+        courier = Courier(hook.store, channels, hook.clock, owner=owner)
         engine = FailoverEngine.from_config(
             hook.settings,
             hook.store,
             environments,
             self._waiting,
-            owner=f"{self.dag_id}.{self.task_id}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+            owner=owner,
             on_step=self._log_step,
+            courier=courier,
         )
         if self.preview_only:
             return preview_document(engine.preview(request))
+        try:
+            return self._run(engine, request)
+        finally:
+            courier.close()
+
+    def _run(self, engine: FailoverEngine, request: FailoverRequest) -> dict[str, Any]:
+        hook: DRStateHook = self.hook
         try:
             record = engine.run(request)
         except AlreadyActiveError as answer:

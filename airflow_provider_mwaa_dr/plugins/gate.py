@@ -258,6 +258,8 @@ class Gate:
         """Return a new agent, with the view of the earlier agent."""
         from airflow import __version__ as airflow_version  # noqa: PLC0415
 
+        from airflow_provider_mwaa_dr.plugins import send_notifications  # noqa: PLC0415  (a task process does not need it)
+
         store = conf.state_store(self._config, self._clock)
         inventory = InventoryKeeper(
             store,
@@ -280,6 +282,7 @@ class Gate:
             view=self._loop.view if self._loop is not None else None,
             inventory=inventory,
             metrics=self._metrics,
+            start_sender=send_notifications.start,
         )
 
     def _await_job(self) -> None:

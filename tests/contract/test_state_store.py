@@ -18,6 +18,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     FENCE_LOADS,
     IDENTITY_CLAIMS,
     INVENTORIES,
+    NOTIFICATIONS,
     PAUSED_SETS,
     RECORDS,
     REPORTS,
@@ -31,6 +32,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     FenceLoad,
     HeldTasks,
     IdentityClaim,
+    NotificationAttempt,
     Registration,
     StateStore,
     StepRecord,
@@ -625,3 +627,22 @@ def test_the_data_of_a_report_have_any_size(store: StateStore) -> None:
         store.put(REPORTS, report)
         assert store.get(REPORTS, "p1") == report
     assert store.get(REPORTS, "p2") is None
+
+
+def test_of_two_processes_that_begin_to_send_a_notification_one_gets_the_attempt(peer: Peer) -> None:
+    """The first attempt stays, and only more progress replaces it: its result, or the next attempt."""
+    first, second = peer(), peer()
+    mine = NotificationAttempt(plan_id="p", event="started", channel="t", owner="a", attempt=1, at=AT)
+    theirs = replace(mine, owner="b")
+    for store, attempt in ((first, mine), (second, theirs), (first, mine)):
+        store.put(NOTIFICATIONS, attempt)
+        assert second.get(NOTIFICATIONS, mine.id) == mine
+    failed = replace(mine, error="no answer")
+    first.put(NOTIFICATIONS, failed)
+    second.put(NOTIFICATIONS, replace(theirs, attempt=2))
+    first.put(NOTIFICATIONS, failed)
+    assert first.get(NOTIFICATIONS, mine.id) == replace(theirs, attempt=2)
+    sent = replace(theirs, attempt=2, sent_at=AT)
+    second.put(NOTIFICATIONS, sent)
+    first.put(NOTIFICATIONS, replace(mine, attempt=3))
+    assert first.get(NOTIFICATIONS, mine.id) == sent

@@ -439,6 +439,20 @@ FAILOVER = ItemSchema(
     },
     advice="It only records a failover. Read it with the version of mwaa-dr that wrote it, or correct or delete it.",
 )
+NOTIFICATION = ItemSchema(
+    schema={
+        "plan_id": NAME,
+        "event": NAME,
+        "channel": NAME,
+        "owner": NAME,
+        "attempt": COUNT,
+        "at": TIME,
+        "sent_at": optional(TIME),
+        "error": optional(TEXT),
+        "progress": COUNT,
+    },
+    advice="A process writes it again, and sends the notification again. You may delete it.",
+)
 IDENTITY_CLAIM = ItemSchema(
     schema={
         "region": NAME,
@@ -481,6 +495,7 @@ ITEM_SCHEMAS = {
     "UNPUBLISHED": UNPUBLISHED,
     "FAILOVER": FAILOVER,
     "REPORT": REPORT,
+    "NOTIFICATION": NOTIFICATION,
 }
 """
 Schema by prefix of the item's key. The state item has none; see

@@ -27,6 +27,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     FENCE_LOADS,
     IDENTITY_CLAIMS,
     INVENTORIES,
+    NOTIFICATIONS,
     PAUSED_SETS,
     RECORDS,
     REPORTS,
@@ -37,6 +38,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     FailoverOutcome,
     FailoverRecord,
     IdentityClaim,
+    NotificationAttempt,
     StoredReport,
     TriggererStatus,
     Unpublished,
@@ -145,6 +147,25 @@ def _may_replace_record(record: FailoverRecord) -> Mapping[str, Any]:
         "ConditionExpression": f"attribute_not_exists(outcome) OR outcome IN ({', '.join(replaceable)}) "
         "OR NOT attribute_type(outcome, :text)",
         "ExpressionAttributeValues": {":text": {"S": "S"}, **replaceable},
+    }
+
+
+def _attempt_to_item(attempt: NotificationAttempt) -> dict[str, Any]:
+    values = {name: getattr(attempt, name) for name in contents.NOTIFICATION.schema}
+    return items.to_item(NOTIFICATIONS.key_of(attempt), values)
+
+
+def _attempt_from_item(item: Item, table: str) -> NotificationAttempt:
+    values = contents.decoded(items.values_of(item, table=table), contents.NOTIFICATION.schema)
+    return NotificationAttempt(**{name: value for name, value in values.items() if name != "progress"})
+
+
+def _may_replace_attempt(attempt: NotificationAttempt) -> Mapping[str, Any]:
+    """Return the condition that the stored attempt has less progress, or cannot be read."""
+    return {
+        "ConditionExpression": "attribute_not_exists(progress) OR progress < :progress OR "
+        "NOT attribute_type(progress, :number)",
+        "ExpressionAttributeValues": {":progress": items.to_attribute(attempt.progress), ":number": {"S": "N"}},
     }
 
 
@@ -257,6 +278,7 @@ FORMS: Mapping[ItemKind[Any], SingleForm[Any] | PagedForm[Any]] = {
         from_item=lambda item, table: items.record_from_item(item, table=table),
         condition=_may_replace_record,
     ),
+    NOTIFICATIONS: SingleForm(to_item=_attempt_to_item, from_item=_attempt_from_item, condition=_may_replace_attempt),
     SNAPSHOTS: _SET,
     PAUSED_SETS: _SET,
     DAG_SETS: _SET,

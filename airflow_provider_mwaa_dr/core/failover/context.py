@@ -10,6 +10,7 @@ from airflow_provider_mwaa_dr.core.environments import known_region
 from airflow_provider_mwaa_dr.core.failover.records import Progress
 from airflow_provider_mwaa_dr.core.failover.table import StateTable
 from airflow_provider_mwaa_dr.core.heartbeats import Silence
+from airflow_provider_mwaa_dr.core.notifications import Courier
 from airflow_provider_mwaa_dr.core.ports import Clock, DagInfo, Environment
 from airflow_provider_mwaa_dr.core.timing import Timing
 
@@ -23,6 +24,7 @@ class EngineContext:
     :param owner: the name of this process; unique among all engines of the set.
     :param exempt_dags: ids of exempt DAGs, in addition to DAGs tagged ``dr:control``.
     :param eventual: whether the state table has eventual consistency.
+    :param courier: sends notifications in the background.
     :param new_token: returns the random part of a plan's id.
     """
 
@@ -35,6 +37,7 @@ class EngineContext:
     silence: Silence
     exempt_dags: frozenset[str]
     eventual: bool
+    courier: Courier
     new_token: Callable[[], str]
 
     def environment(self, region: str) -> Environment:

@@ -351,6 +351,7 @@ def abandon(own: OwnedPlan, state: DRState, error: DrainTimeoutError) -> OwnedPl
     error.record = own.progress.update_record(lambda record: aborted(record, at=at))
     own.progress.close()
     own.progress.open(new)
+    own.context.courier.look()
     return OwnedPlan(own.context, plan_of(new).id, even_if_not_ready=own.even_if_not_ready)
 
 

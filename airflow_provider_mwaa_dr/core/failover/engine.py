@@ -35,6 +35,7 @@ from airflow_provider_mwaa_dr.core.failover.records import Progress, StepEvent
 from airflow_provider_mwaa_dr.core.failover.request import FailoverRequest
 from airflow_provider_mwaa_dr.core.failover.table import StateTable, plan_of
 from airflow_provider_mwaa_dr.core.heartbeats import Silence
+from airflow_provider_mwaa_dr.core.notifications import Courier, stopped
 from airflow_provider_mwaa_dr.core.ports import Clock, Environment, FailoverRecord, StateStore
 from airflow_provider_mwaa_dr.core.state import DRState, Mode, Phase, Stage
 from airflow_provider_mwaa_dr.core.timing import Timing
@@ -59,6 +60,7 @@ class FailoverEngine:
     :param eventual: whether the state table has eventual consistency.
     :param on_step: called with each :class:`StepEvent`. The engine ignores any ``Exception`` that it raises: a failover
         does not depend on its output. Other errors, such as KeyboardInterrupt, end the engine.
+    :param courier: sends notifications in the background; None: nothing sends them.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class FailoverEngine:
         *,
         exempt_dags: Collection[str] = frozenset(),
         eventual: bool = False,
+        courier: Courier | None = None,
         new_token: Callable[[], str] = lambda: uuid.uuid4().hex[:6],
     ) -> None:
         table = StateTable(store, clock, timing)
@@ -85,6 +88,7 @@ class FailoverEngine:
             silence=Silence(table.agents, clock),
             exempt_dags=frozenset(exempt_dags),
             eventual=eventual,
+            courier=courier if courier is not None else Courier(store, (), clock, owner=owner),
             new_token=new_token,
         )
 
@@ -98,6 +102,7 @@ class FailoverEngine:
         *,
         owner: str,
         on_step: Callable[[StepEvent], None],
+        courier: Courier | None = None,
     ) -> FailoverEngine:
         """Return an engine for the settings of a DR set."""
         return cls(
@@ -109,6 +114,7 @@ class FailoverEngine:
             on_step,
             exempt_dags=config.exempt_dags,
             eventual=config.eventual_mode is not None,
+            courier=courier,
         )
 
     def run(self, request: FailoverRequest) -> FailoverRecord:
@@ -243,8 +249,10 @@ def _stopped(context: EngineContext, error: DRError) -> DRError:
         else f", or return to {record.source}: mwaa-dr failover {record.source} --reason TEXT"
     )
     step = context.progress.step_name
-    return FailoverError(
+    found = FailoverError(
         f"Failover {record.id} ({record.source} -> {record.target}) stopped in step {step}: {error}",
         advice=f"Its plan stays open. Finish it: mwaa-dr failover {record.target} --reason TEXT{way_back}.",
         record=record,
     )
+    context.courier.tell(stopped(record, f"{found.message} {found.advice}", at=context.clock.now()))
+    return found

@@ -84,6 +84,7 @@ def enter(context: EngineContext, request: FailoverRequest) -> DRState | Failove
             continue  # another caller wrote first: read again, decide again
         context.progress.close_other_records(plan_of(new))
         context.progress.open(new)
+        context.courier.look()
         context.progress.done(f"plan {plan_of(new).id}: {plan_of(new).source} -> {plan_of(new).target}{note}")
         return new
 

@@ -238,6 +238,7 @@ def complete(
         Phase.RESUMING,
         lambda row: transitions.complete(row, not_unpaused_set_id=left_id, at=own.clock.now()),
     )
+    own.context.courier.look()
     unrecorded = own.progress.unrecorded
     lacks = f"; mwaa-dr history may not contain this failover: {unrecorded}" if unrecorded else ""
     own.progress.done(f"{plan.target} is active, epoch {state.epoch}{lacks}")

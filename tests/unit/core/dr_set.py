@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.failover import FailoverEngine, FailoverRequest, StepEvent
+from airflow_provider_mwaa_dr.core.notifications import Courier
 from airflow_provider_mwaa_dr.core.ports import SNAPSHOTS, AgentStatus, DagSet, FailoverRecord
 from airflow_provider_mwaa_dr.core.state import DRState, Phase
 from airflow_provider_mwaa_dr.core.timing import Timing
@@ -98,9 +99,16 @@ class World:
         on_step: Callable[[StepEvent], None] | None = None,
         *,
         store: InMemoryStateStore | None = None,
+        courier: Courier | None = None,
     ) -> FailoverEngine:
         return FailoverEngine(
-            store or self.store.peer(), self.environments, self.clock, TIMING, owner, on_step or self.events.append
+            store or self.store.peer(),
+            self.environments,
+            self.clock,
+            TIMING,
+            owner,
+            on_step or self.events.append,
+            courier=courier,
         )
 
     def fail_over(self, target: str = B, owner: str = "engine-1", **changes: object) -> FailoverRecord:

@@ -31,10 +31,16 @@ try:
 except ImportError:
     from airflow.sensors.base import PokeReturnValue  # type: ignore[no-redef,unused-ignore]
 
+try:
+    from airflow.sdk import BaseOperatorLink
+except ImportError:
+    from airflow.models.baseoperatorlink import BaseOperatorLink  # type: ignore[no-redef,unused-ignore]
+
 __all__ = [
     "AirflowException",
     "AirflowFailException",
     "AirflowSkipException",
+    "BaseOperatorLink",
     "PokeReturnValue",
     "TaskDeferred",
     "next_kwargs",
@@ -42,6 +48,7 @@ __all__ = [
     "run_began_at",
     "stats",
     "trigger_at",
+    "xcom_value",
 ]
 
 
@@ -101,3 +108,12 @@ def stats() -> Any:
         from airflow import stats as found  # type: ignore[no-redef,unused-ignore]  # noqa: PLC0415
     # The newest versions have functions in the module; earlier versions have a class Stats in it.
     return getattr(found, "Stats", found)
+
+
+def xcom_value(key: str, ti_key: Any) -> Any:
+    """Return an XCom of a task instance, in a process that shows its links; None if there is none."""
+    try:
+        from airflow.sdk.execution_time.xcom import XCom  # noqa: PLC0415  (most processes do not need it)
+    except ImportError:
+        from airflow.models.xcom import XCom  # type: ignore[assignment,no-redef,unused-ignore]  # noqa: PLC0415
+    return XCom.get_value(key=key, ti_key=ti_key)

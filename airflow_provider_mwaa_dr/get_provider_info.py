@@ -46,6 +46,10 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [f"{_PACKAGE}.triggers.dr_state", f"{_PACKAGE}.triggers.environment_health"],
             }
         ],
+        "extra-links": [
+            f"{_PACKAGE}.operators.links.FailoverPageLink",
+            f"{_PACKAGE}.operators.links.TargetAirflowLink",
+        ],
         "plugins": [{"name": "mwaa_dr", "plugin-class": f"{_PACKAGE}.plugins.mwaa_dr.MwaaDRPlugin"}],
         "config": {
             SECTION: {

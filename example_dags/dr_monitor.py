@@ -19,7 +19,9 @@ After a loss the Variable ``dr_monitor_mode``, read at that moment, decides:
 - ``automatic``: send a message, and fail over.
 
 The DAG starts no failover within six hours of the last one, and at most two within 24 hours. It sends all messages to
-the SNS topic of ``[dr] notification_topic``. If the topic does not answer, the DAG continues without the message.
+the SNS topic of ``[dr] notification_topic``. If the topic does not answer, the DAG continues without the message. The
+failover itself sends to the same topic that it has started, completed, was aborted or needs a person, so the DAG sends
+only what the failover cannot: the findings before it, and a refusal.
 """
 
 from __future__ import annotations
@@ -151,12 +153,6 @@ with DAG(
         # A retry continues the plan that the previous try left open.
         retries=3,
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
-        on_success_callback=notifiers(
-            "MWAA DR: failover done",
-            f"{result_of('fail_over', 'to')} is active, epoch {result_of('fail_over', 'epoch')} "
-            f"({result_of('fail_over', 'mode')}, plan {result_of('fail_over', 'id')}). Not unpaused: "
-            f"{result_of('fail_over', 'not_unpaused')}. mwaa-dr status shows what is still to do.",
-        ),
         on_failure_callback=NOT_DONE,
     )
     recovery = EnvironmentHealthSensor(

@@ -238,6 +238,8 @@ def _config(session: CliSession, environments: Mapping[str, DeployedEnvironment]
     return replace(
         config,
         state_table=named or _found(environments, "dr.state_table") or STATE_TABLE,
+        notification_topic=config.notification_topic or _found(environments, "dr.notification_topic"),
+        notification_bus=config.notification_bus or _found(environments, "dr.notification_bus"),
         runs_table=config.runs_table or _found(environments, "dr.runs_table") or RUNS_TABLE,
         state_table_region=session.args.table_region or environ.get("DR_STATE_TABLE_REGION") or "",
     )
@@ -273,6 +275,8 @@ def _spec(session: CliSession, config: DRConfig) -> DeploySpec:
         build_on=BuildOn(args.build_on) if args.build_on else None,
         with_alarms=getattr(args, "alarms", False),
         alarm_topics=_topics(args, config),
+        notification_topic=config.notification_topic,
+        notification_bus=config.notification_bus,
         wait=args.wait,
         both_at_once=getattr(args, "both_at_once", False),
         proof_s=60 * getattr(args, "proof_minutes", 15.0),

@@ -23,11 +23,13 @@ from airflow_provider_mwaa_dr.core.notifications import Courier
 from airflow_provider_mwaa_dr.core.ports import RECORDS, Clock, FailoverOutcome
 from airflow_provider_mwaa_dr.core.reasons import checked_reason
 from airflow_provider_mwaa_dr.core.reporting.failover import keep_report
+from airflow_provider_mwaa_dr.core.sites import Site
 from airflow_provider_mwaa_dr.core.state import DEFAULT_HOLD_S, DRState, Mode, ModeName, Stage, StageName
 from airflow_provider_mwaa_dr.exceptions import AlreadyActiveError, ConfigError, DRError, RefusedError
 from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook
 from airflow_provider_mwaa_dr.hooks.errors import airflow_error
 from airflow_provider_mwaa_dr.hooks.notifiers import all_channels
+from airflow_provider_mwaa_dr.operators.links import TARGET_KEY, FailoverPageLink, TargetAirflowLink, target_of
 
 SLICE_S = 1.0
 """A killed task stops waiting within this time. Airflow 3 sends SIGKILL five seconds after SIGTERM."""
@@ -81,6 +83,7 @@ class FailoverOperator(AwsBaseOperator):
     """
 
     aws_hook_class = DRStateHook
+    operator_extra_links = (FailoverPageLink(), TargetAirflowLink())
     template_fields: Sequence[str] = aws_template_fields(
         "target_region", "reason", "mode", "stop_running", "even_if_not_ready", "until", "plan_id"
     )
@@ -156,10 +159,17 @@ class FailoverOperator(AwsBaseOperator):
         )
         if self.preview_only:
             return preview_document(engine.preview(request))
+        self._push_target(context, names.site(request.target) if request.target in names else None)
         try:
             return self._run(engine, request)
         finally:
             courier.close()
+
+    def _push_target(self, context: Any, site: Site | None) -> None:
+        """Store the target's environment for the task's links. No failover depends on a link."""
+        if site is not None and context.get("ti") is not None:
+            with suppress(Exception):
+                context["ti"].xcom_push(key=TARGET_KEY, value=target_of(site.aws_region, site.environment))
 
     def _run(self, engine: FailoverEngine, request: FailoverRequest) -> dict[str, Any]:
         hook: DRStateHook = self.hook

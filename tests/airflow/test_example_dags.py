@@ -278,7 +278,7 @@ def test_the_monitor_does_nothing_until_it_is_unpaused_and_configured() -> None:
 
 
 def test_the_monitor_sends_to_the_configured_topic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sends in the topic's own region: the suspicion, the loss, and how the failover ended."""
+    """It sends in the topic's own region: the suspicion, the loss, and a refusal. The failover sends the rest."""
     topic = "arn:aws:sns:us-west-2:123456789012:mwaa-dr"
     monkeypatch.setenv("AIRFLOW__DR__NOTIFICATION_TOPIC", topic)
     dag = dag_in("dr_monitor.py")
@@ -289,8 +289,7 @@ def test_the_monitor_sends_to_the_configured_topic(monkeypatch: pytest.MonkeyPat
         for callback in getattr(task, f"on_{word}_callback") or ()
     }
     assert {*notifiers} == {
-        ("suspicion", "success"), ("loss", "success"), ("decision", "failure"),
-        ("fail_over", "success"), ("fail_over", "failure"),
+        ("suspicion", "success"), ("loss", "success"), ("decision", "failure"), ("fail_over", "failure"),
     }  # fmt: skip
     assert {(notifier.target_arn, notifier.region_name) for notifier in notifiers.values()} == {(topic, "us-west-2")}
     assert all(len(rendered(notifier.subject)) <= 100 for notifier in notifiers.values())

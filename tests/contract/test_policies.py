@@ -25,6 +25,7 @@ from airflow_provider_mwaa_dr.aws.deploy.policies import (
     execution,
     finishing,
     flipping,
+    notifying,
     reading,
     rest_api,
     using_table_keys,
@@ -32,8 +33,11 @@ from airflow_provider_mwaa_dr.aws.deploy.policies import (
 )
 from airflow_provider_mwaa_dr.aws.dynamodb.tables import DynamoDBTables
 from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment
+from airflow_provider_mwaa_dr.aws.notifications import aws_channels
 from airflow_provider_mwaa_dr.cli.application import build_parser
+from airflow_provider_mwaa_dr.core.config import DRConfig
 from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, RegionLedger
+from airflow_provider_mwaa_dr.core.notifications import Notification, NotificationEvent, deliver
 from airflow_provider_mwaa_dr.core.ports import (
     DAG_SETS,
     AgentStatus,
@@ -286,6 +290,39 @@ def test_an_agent_finishes_a_failover_with_the_policy_for_it(deployed: Cloud, sc
     assert_page_shows("finishing", assert_exactly(writes, finishing(scope)), names_in_page(scope))
     refused = [call for call in recorder.calls if not is_allowed([execution(scope, B), finishing(scope)], call)]
     assert not refused
+
+
+TOPIC = f"arn:aws:sns:{A}:{ACCOUNT}:mwaa-dr"
+BUS = f"arn:aws:events:{A}:{ACCOUNT}:event-bus/mwaa-dr"
+
+
+def test_execution_roles_send_notifications_with_the_policy_for_it(
+    deployed: Cloud, scope: Scope, recorder: Recorder, session: SharedClients
+) -> None:
+    """A separate policy allows exactly what the sending of notifications takes, in addition to reads."""
+    for arn in (TOPIC, BUS):
+        service, name = arn.split(":")[2], arn.rpartition(":")[2].rpartition("/")[2]
+        with recorder.paused():
+            client = deployed.client(service, A)
+            client.create_topic(Name=name) if service == "sns" else client.create_event_bus(Name=name)
+    channels = aws_channels(
+        replace(DRConfig(environments={}), notification_topic=TOPIC, notification_bus=BUS), session=session
+    )
+    notification = Notification(
+        plan_id="p", event=NotificationEvent.STARTED, source=A, target=B, mode="auto", reason="r", by="b", epoch=0,
+        at=deployed.clock.now(), detail="d", needs_person=False,
+    )  # fmt: skip
+    recorder.doing = "send a notification"
+    for model in MODELS:
+        with recorder.paused():
+            opened = stores(deployed, model, region=B)
+        for channel in channels:
+            deliver(opened.state, channel, [replace(notification, plan_id=model)], deployed.clock, owner="a")
+    scope = replace(scope, topic=TOPIC, bus=BUS)
+    assert not [call for call in recorder.calls if not is_allowed([execution(scope, B), notifying(scope)], call)]
+    writes = [call for call in recorder.calls if not is_allowed([execution(scope, B)], call)]
+    shown = {**names_in_page(scope), TOPIC: "TOPIC", BUS: "BUS"}
+    assert_page_shows("notifying", assert_exactly(writes, notifying(scope)), shown)
 
 
 def own_item_of(region: str, call: Call) -> bool:
@@ -638,6 +675,7 @@ def test_a_deployment_needs_exactly_its_policy(
 
 def test_the_printed_policies_are_those_of_the_template(cloud: Cloud) -> None:
     """All statements are equal to those that the emulated CloudFormation created."""
+    cloud.set_variables({"DR_NOTIFICATION_TOPIC": TOPIC, "DR_NOTIFICATION_BUS": BUS})
     assert cloud.deploy("--active", A, "--agents-may-write-back").code == 0
     printed = cloud("deploy", "--print-policies", "--json").document
     iam = cloud.client("iam", A)
@@ -647,11 +685,16 @@ def test_the_printed_policies_are_those_of_the_template(cloud: Cloud) -> None:
             version = iam.get_policy_version(PolicyArn=policy["Arn"], VersionId=policy["DefaultVersionId"])
             logical = policy["PolicyName"].removeprefix(f"{cloud.stack}-").partition("-")[0]
             made[logical] = version["PolicyVersion"]["Document"]
+    # The emulated CloudFormation cannot leave a statement out, so each of these has a policy of its own.
+    made["Notifying"]["Statement"] += [
+        statement for name in ("Publishing", "PuttingEvents") for statement in made.pop(name)["Statement"]
+    ]
     # The stack is in the standby.
     assert made == {
         "ExecutionHere": printed["execution"][B],
         "ExecutionThere": printed["execution"][A],
         "Finishing": printed["finishing"],
+        "Notifying": printed["notifying"],
         "WritingBack": printed["writing_back"],
         "Flipping": printed["flipping"],
         "Reading": printed["reading"],
@@ -664,7 +707,7 @@ def test_the_printed_policies_are_those_of_the_template(cloud: Cloud) -> None:
         }
         for region, name in cloud.names.items()
     }
-    of_both = {"Finishing", "WritingBack"}
+    of_both = {"Finishing", "Notifying", "Publishing", "PuttingEvents", "WritingBack"}
     assert attached == {A: {"ExecutionThere", *of_both}, B: {"ExecutionHere", *of_both}}
 
 
@@ -672,7 +715,7 @@ def test_no_policy_has_a_wildcard(cloud: Cloud) -> None:
     """No action has a wildcard. A statement for all resources has a condition, and an action without resources."""
     printed = cloud("deploy", "--print-policies", "--json").document
     documents = [*printed["execution"].values(), *(printed[name] for name in printed if name != "execution")]
-    assert len(documents) == 8
+    assert len(documents) == 9
     for document in documents:
         for statement in document["Statement"]:
             assert not any("*" in action for action in statement["Action"])

@@ -133,6 +133,17 @@ def _cloudformation(region: str, operation: str, params: Mapping[str, Any]) -> I
     )
 
 
+def _sns(region: str, operation: str, params: Mapping[str, Any]) -> Iterator[Seen]:
+    del region
+    yield f"sns:{operation}", params["TopicArn"], {}
+
+
+def _events(region: str, operation: str, params: Mapping[str, Any]) -> Iterator[Seen]:
+    del region
+    for entry in params["Entries"]:
+        yield f"events:{operation}", entry["EventBusName"], {}
+
+
 _S3_ACTIONS = {"GetBucketEncryption": "GetEncryptionConfiguration"}
 
 
@@ -160,6 +171,8 @@ def _cloudwatch(region: str, operation: str, params: Mapping[str, Any]) -> Itera
 
 
 _SERVICES: Mapping[str, Callable[[str, str, Mapping[str, Any]], Iterator[Seen]]] = {
+    "events": _events,
+    "sns": _sns,
     "cloudformation": _cloudformation,
     "cloudwatch": _cloudwatch,
     "dynamodb": _dynamodb,

@@ -56,6 +56,7 @@ class AlarmPlan:
             lines = [
                 "+ alarms: agent silent, state old, ledger behind, runs held, failover halted",
                 f"  they notify {topic}",
+                "+ dashboard of the metrics",
                 "  the alarm agent silent stays on until the plugin runs and its metrics arrive",
             ]
 

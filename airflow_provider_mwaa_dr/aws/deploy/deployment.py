@@ -360,6 +360,10 @@ def _options(
         options["dr.site"] = environment.site.id
     if spec.with_alarms:
         options["dr.cloudwatch_metrics"] = "true"
+    if spec.notification_topic:
+        options["dr.notification_topic"] = spec.notification_topic
+    if spec.notification_bus:
+        options["dr.notification_bus"] = spec.notification_bus
     if len(regions) > 1:
         options["dr.state_table_replicas"] = ",".join(regions)
     if tables.state_is_eventual:

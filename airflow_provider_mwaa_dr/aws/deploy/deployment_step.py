@@ -52,6 +52,7 @@ class DeploySpec:
     :param agents_may_write_back: let execution roles write the whole state item; for eventual consistency.
     :param with_alarms: create a stack with alarms in each region.
     :param alarm_topics: SNS topic that the alarms notify, by region; a region without one keeps its current topic.
+    :param notification_topic, notification_bus: SNS topic and event bus for notifications of failovers; empty: none.
     :param wait: wait until both environments are updated.
     :param both_at_once: update the active environment without waiting for a proof that the standby works.
     :param proof_s: longest time for the proof that the standby works. MWAA copies new DAG files within a minute, and
@@ -75,6 +76,8 @@ class DeploySpec:
     build_on: BuildOn | None = None
     with_alarms: bool = False
     alarm_topics: Mapping[str, str] = field(default_factory=dict)
+    notification_topic: str = ""
+    notification_bus: str = ""
     wait: bool = False
     both_at_once: bool = False
     proof_s: float = 900.0

@@ -33,6 +33,8 @@ class Scope:
     :param dag_folders: folder of the DAGs in the bucket, by site.
     :param table_keys: ARNs of the customer-managed KMS keys of the tables.
     :param bucket_keys: ARNs of the customer-managed KMS keys of the buckets.
+    :param topic: ARN of the SNS topic for notifications; empty: there is none.
+    :param bus: ARN of the event bus for notifications; empty: there is none.
     :param airflow_role: Airflow role with which a failover calls the REST API of an environment; Op is enough.
     """
 
@@ -47,6 +49,8 @@ class Scope:
     dag_folders: Mapping[str, str]
     table_keys: Sequence[str] = ()
     bucket_keys: Sequence[str] = ()
+    topic: str = ""
+    bus: str = ""
     airflow_role: str = "Op"
 
     @property
@@ -91,6 +95,8 @@ def scope_of(aws: Aws, environments: Mapping[str, DeployedEnvironment], spec: De
         dag_folders={region: environment.dags for region, environment in environments.items()},
         table_keys=sorted({arn for table in tables for arn in table.arns}),
         bucket_keys=bucket_keys.arns,
+        topic=spec.notification_topic,
+        bus=spec.notification_bus,
     )
     return scope, [text for keys in (*tables, bucket_keys) for text in keys.unknown]
 
@@ -104,6 +110,7 @@ def policies(scope: Scope) -> dict[str, Any]:
     documents = {
         "execution": {region: execution(scope, region) for region in sorted(scope.environments)},
         "finishing": finishing(scope),
+        "notifying": notifying(scope),
         "writing_back": writing_back(scope),
         "flipping": flipping(scope),
         "reading": reading(scope),
@@ -163,6 +170,19 @@ def finishing(scope: Scope) -> Document:
         _allow("RecordFailover", ["dynamodb:PutItem"], state, _keys("FAILOVER#*")),
         # The set of DAGs that could not be unpaused, with its pages and their announcements.
         _allow("RecordLeftOver", _CHANGES, state, _keys("PAUSED#*")),
+    )
+
+
+def notifying(scope: Scope) -> Document:
+    """
+    Return the additional policy for execution roles and for callers of a failover: they may send its notifications.
+
+    Airflow notifiers need the first statement, and may need further permissions.
+    """
+    return _document(
+        _allow("RecordNotifications", ["dynamodb:PutItem"], scope.table(scope.state_table), _keys("NOTIFICATION#*")),
+        *([_allow("Publish", ["sns:Publish"], scope.topic)] if scope.topic else []),
+        *([_allow("PutEvents", ["events:PutEvents"], scope.bus)] if scope.bus else []),
     )
 
 

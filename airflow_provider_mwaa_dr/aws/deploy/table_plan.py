@@ -181,10 +181,17 @@ class TablePlan:
             "CreatePolicies": _text(self._spec.with_policies),
             "AgentsMayFinish": _text(self._spec.agents_may_finish),
             "AgentsMayWriteBack": _text(self._spec.agents_may_write_back),
+            **{name: arn for name, arn in self._notified if arn or name in self._owned},
             "RoleHere": environments[here.id].role,
             "RoleThere": environments[there.id].role,
             "TableKeys": ",".join(sorted({arn for keys in self._keys.values() for arn in keys.arns})),
         }
+
+    @property
+    def _notified(self) -> tuple[tuple[str, str], ...]:
+        """The parameters for notifications."""
+        spec = self._spec
+        return ("NotificationTopic", spec.notification_topic), ("NotificationBus", spec.notification_bus)
 
     def _new_tables(self, creates: Sequence[tuple[str, str]], witness: str) -> Iterator[str]:
         for name, purpose in creates:
@@ -213,6 +220,8 @@ class TablePlan:
             yield f"+ policy, attached to {role}: read state and ledger, write the items of {site}"
         if self._spec.agents_may_finish:
             yield "+ policy, attached to both roles: end a plan, to finish a failover whose caller stopped"
+        where = " and ".join(arn for _, arn in self._notified if arn)
+        yield "+ policy, attached to both roles: send notifications of failovers" + (f" to {where}" if where else "")
         if self._spec.agents_may_write_back:
             yield "+ policy, attached to both roles: write the whole state item, to write back an overwritten epoch"
             yield "  WARNING: DAG code of both environments can then move the active role."

@@ -138,7 +138,7 @@ class _Table(BaseHTTPRequestHandler):
 def test_the_process_that_an_agent_starts_calls_a_notifier_of_the_plugins_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has only the scheduler's environment variables. It ends by itself, and stores what it has sent."""
+    """It has only the scheduler's environment variables. It ends by itself, and stores each result."""
     now = SystemClock().now()
     record = FailoverRecord(
         id="p1", source="us-east-2", target="us-east-1", mode=Mode.GRACEFUL, reason="flood", by="ana", started_at=now,

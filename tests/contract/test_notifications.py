@@ -293,7 +293,7 @@ def notification() -> Notification:
 
 
 def test_a_port_without_a_topic_stops_nothing(world: World, receivers: Receivers) -> None:
-    """The connection is refused. The error is stored for the agents, and for a user who looks for it."""
+    """The connection is refused. The error is stored for the agents and for users."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     sns = receivers.cloud.session.client("sns", region_name=C, endpoint_url=url)

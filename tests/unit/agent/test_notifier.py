@@ -151,7 +151,7 @@ def test_a_process_that_hangs_is_ended(world: World, agents: Agents) -> None:
 
 
 def test_they_report_a_halted_failover_and_one_whose_caller_died(world: World, agents: Agents) -> None:
-    """Nobody else sees these. Each once for a plan."""
+    """Only agents see these. Each is sent once for a plan."""
     world.engine().run(request(B, until=Stage.DRAINED, hold_s=100))
     agents.live(100)
     assert agents.topic.got == ["started"]

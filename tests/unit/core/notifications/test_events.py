@@ -121,7 +121,7 @@ def test_an_engine_that_stops_says_that_a_person_is_needed(world: World, courier
 
 
 def test_dags_that_could_not_be_unpaused_need_a_person(world: World, courier: Courier, inbox: Inbox) -> None:
-    """The failover completes, and the notification says what is left."""
+    """The failover completes, and the notification names the DAG count."""
     world.environments[B].remove_dag("dag_01")
     world.engine(courier=courier).run(request(B))
     courier.close(WAIT_S)

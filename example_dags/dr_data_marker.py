@@ -39,12 +39,14 @@ with DAG(
         """Return the time that was written; empty in a standby, and without a bucket."""
         import boto3  # noqa: PLC0415  (it would make each parse of the file slower)
 
-        region = conf.load().region
-        bucket = Variable.get("dr_data", {}, deserialize_json=True).get("buckets", {}).get(region)
+        config = conf.load()
+        site = config.region
+        bucket = Variable.get("dr_data", {}, deserialize_json=True).get("buckets", {}).get(site)
         if bucket is None or not DRStateHook().is_active():
             return ""
         now = datetime.now(timezone.utc).isoformat()
-        boto3.client("s3", region_name=region).put_object(Bucket=bucket, Key=f"dr-marker/{region}", Body=now.encode())
+        s3 = boto3.client("s3", region_name=config.own_aws_region)
+        s3.put_object(Bucket=bucket, Key=f"dr-marker/{site}", Body=now.encode())
         return now
 
     write_marker()

@@ -24,6 +24,8 @@ The Variable ``dr_data`` names the data. A task whose part is missing does nothi
                   "us-east-1": "arn:aws:rds:us-east-1:111122223333:cluster:etl"},
      "secret": "etl/database"}
 
+If the sites of the DR set have names, such as ``blue``, use them in place of the regions.
+
 The role of the environment needs ``s3:PutObject`` and ``s3:GetObject`` on the markers (``dr-marker/*``),
 ``rds:DescribeGlobalClusters``, ``rds:SwitchoverGlobalCluster``, ``rds:FailoverGlobalCluster``,
 ``secretsmanager:DescribeSecret`` and ``secretsmanager:StopReplicationToReplica``.
@@ -65,11 +67,16 @@ def data(name: str) -> Any:
     return Variable.get("dr_data", {}, deserialize_json=True).get(name)
 
 
-def client(service: str, region: str) -> Any:
-    """Return a client of an AWS service. The credentials are those of the environment's role."""
+def aws_region(site: str) -> str:
+    """Return the AWS region of a site of the DR set."""
+    return conf.load().sites.aws_region_of(site)
+
+
+def client(service: str, site: str) -> Any:
+    """Return a client of an AWS service in the region of a site, with the credentials of the environment's role."""
     import boto3  # noqa: PLC0415  (it would make each parse of the file slower)
 
-    return boto3.client(service, region_name=region)
+    return boto3.client(service, region_name=aws_region(site))
 
 
 def is_forced(record: dict[str, Any], mode: str) -> bool:
@@ -177,9 +184,9 @@ with DAG(
         client("rds", target).failover_global_cluster(**switch, AllowDataLoss=True)
         return "failover"
 
-    def describe(region: str) -> dict[str, Any]:
-        """Return the description of the global cluster in *region*."""
-        (found,) = client("rds", region).describe_global_clusters(GlobalClusterIdentifier=data("global_cluster"))[
+    def describe(site: str) -> dict[str, Any]:
+        """Return the description of the global cluster in the region of *site*."""
+        (found,) = client("rds", site).describe_global_clusters(GlobalClusterIdentifier=data("global_cluster"))[
             "GlobalClusters"
         ]
         return dict(found)
@@ -205,12 +212,12 @@ with DAG(
         if not is_forced(record, mode):
             replicas = client("secretsmanager", source).describe_secret(SecretId=name).get("ReplicationStatus", [])
             # Without an entry for the target, the secret of the source is itself a replica, of the target's secret.
-            late = [each for each in replicas if each["Region"] == target and each["Status"] != "InSync"]
+            late = [each for each in replicas if each["Region"] == aws_region(target) and each["Status"] != "InSync"]
             if late:
                 raise ValueError(f"The replica of {name} in {target} is {late[0]['Status']}, not InSync.")
             return "in sync"
         manager = client("secretsmanager", target)
-        if manager.describe_secret(SecretId=name).get("PrimaryRegion") not in {None, target}:
+        if manager.describe_secret(SecretId=name).get("PrimaryRegion") not in {None, aws_region(target)}:
             manager.stop_replication_to_replica(SecretId=name)
         return "promoted"
 

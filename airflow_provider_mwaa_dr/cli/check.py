@@ -30,7 +30,9 @@ def add_command(commands: CommandParsers) -> None:
     parser = commands.add(
         "check", run, summary="say whether a failover is possible now and what it would cost, and what to correct first"
     )
-    parser.add_argument("--region", metavar="REGION", help="the region to fail over to; default: the standby region")
+    parser.add_argument(
+        "--region", "--site", metavar="REGION", help="the region or site to fail over to; default: the standby"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="also show the checks that are ok")
     parser.add_argument(
         "--acknowledge",

@@ -86,6 +86,28 @@ def test_the_failover_dag_is_exempt_and_has_a_form() -> None:
     assert "enum" not in dag.params.get_param("target_region").schema
 
 
+@pytest.fixture
+def named_sites(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sites in one region; this Airflow is *blue*."""
+    monkeypatch.setenv("AIRFLOW__DR__ENVIRONMENTS", "blue=one@us-east-2,green=two@us-east-2")
+    monkeypatch.setenv("AIRFLOW__DR__SITE", "blue")
+
+
+@pytest.mark.usefixtures("named_sites")
+def test_the_data_of_a_site_with_a_name_are_in_its_aws_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The DAGs name data by site. Before the fix, they called AWS in a region *blue*."""
+    found = run_path(str(EXAMPLES / "dr_failover_with_data.py"))
+    assert found["client"]("s3", "green").meta.region_name == "us-east-2"
+
+    aws = FakeAws()
+    monkeypatch.setattr(boto3, "client", aws.client)
+    monkeypatch.setenv("AIRFLOW_VAR_DR_DATA", json.dumps({"buckets": {"blue": "etl-blue"}}))
+    write_marker = run_path(str(EXAMPLES / "dr_data_marker.py"))["dag"].get_task("write_marker").python_callable
+    monkeypatch.setitem(write_marker.__globals__, "DRStateHook", lambda: SimpleNamespace(is_active=lambda: True))
+    written = write_marker()
+    assert (aws.region, aws.objects) == ("us-east-2", {("etl-blue", "dr-marker/blue"): written.encode()})
+
+
 class FakeAws:
     """S3, RDS and Secrets Manager of two regions, as far as the data steps call them."""
 

@@ -187,6 +187,10 @@ def make_cloud(
         cloud.stop()
 
 
+EACH_SET = pytest.mark.parametrize("cloud", ["two regions", "one region"], indirect=True)
+"""A test with this marker uses *cloud* with the two regions of the AWS sample, and with two sites in one region."""
+
+
 @pytest.fixture
 def one_region(make_cloud: MakeCloud) -> Cloud:
     """Two sites in one region, with new environments."""
@@ -194,6 +198,9 @@ def one_region(make_cloud: MakeCloud) -> Cloud:
 
 
 @pytest.fixture
-def cloud(make_cloud: MakeCloud) -> Cloud:
-    """The two regions of the AWS sample, with new environments."""
+def cloud(request: pytest.FixtureRequest, make_cloud: MakeCloud) -> Cloud:
+    """The two regions of the AWS sample, with new environments; or another set, see :data:`EACH_SET`."""
+    if getattr(request, "param", "") == "one region":
+        found: Cloud = request.getfixturevalue("one_region")
+        return found
     return make_cloud()

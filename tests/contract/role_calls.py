@@ -250,7 +250,7 @@ def stores(cloud: Cloud, model: str = "strong", *, region: str = A) -> Stores:
     model.
     """
     runs = DynamoDBRunsStore(
-        cloud.runs_table, cloud.regions, clock=cloud.clock, session=cloud.session, timeout_s=20,
+        cloud.runs_table, cloud.sites.aws_regions, clock=cloud.clock, session=cloud.session, timeout_s=20,
         own_region=None if model == "strong" else region,
     )  # fmt: skip
     if model == "strong":

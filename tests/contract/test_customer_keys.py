@@ -11,6 +11,7 @@ from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import _ERRORS, protocol_
 from airflow_provider_mwaa_dr.sandbox.cloud.faults import FaultKind
 from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Answer, Request
 from tests.contract.cloud import A, B, Cloud
+from tests.contract.conftest import EACH_SET
 from tests.contract.role_calls import encrypt_bucket, key_in
 from tests.tools.iam import Call, is_allowed
 
@@ -61,11 +62,12 @@ def refuse(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str]
     return refuse
 
 
+@EACH_SET
 def test_users_of_an_existing_table_may_use_its_key_through_dynamodb(cloud: Cloud) -> None:
     """Both execution roles get exactly this key; the output names it; a second deployment changes nothing."""
-    key = key_in(cloud, A)
-    make_state_table(cloud, A, key)
-    result = cloud.deploy("--active", A)
+    key = key_in(cloud, cloud.first)
+    make_state_table(cloud, cloud.first, key)
+    result = cloud.deploy("--active", cloud.first)
     assert result.code == 0, result.out
     assert f"its users need permissions on its KMS key {key}: the stack has a policy for them" in result.err
     document = policy_of(cloud, "UsingTableKeys")
@@ -77,7 +79,9 @@ def test_users_of_an_existing_table_may_use_its_key_through_dynamodb(cloud: Clou
         through = {"kms:ViaService": (f"dynamodb.{A}.amazonaws.com",)}
         assert is_allowed([document], Call(action=f"kms:{use}", resource=key, context=through))
         assert not is_allowed([document], Call(action=f"kms:{use}", resource=key))
-        assert not is_allowed([document], Call(action=f"kms:{use}", resource=key_in(cloud, A), context=through))
+        assert not is_allowed(
+            [document], Call(action=f"kms:{use}", resource=key_in(cloud, cloud.first), context=through)
+        )
     cloud.updated()
     assert cloud.deploy().changed == []
 
@@ -117,14 +121,15 @@ def test_a_key_that_cannot_be_examined_is_allowed_and_named(cloud: Cloud, refuse
     assert document["Statement"][0]["Resource"] == [key]
 
 
+@EACH_SET
 @pytest.mark.parametrize("form", ["arn", "id", "alias"])
 def test_the_user_of_deploy_may_use_the_keys_of_the_buckets(cloud: Cloud, form: str) -> None:
     """However the bucket names its key, the policy names its ARN."""
     keys = {}
     for region in cloud.regions:
         keys[region] = key_in(cloud, region)
-        name = {"arn": keys[region], "id": keys[region].partition("/")[2], "alias": f"alias/{cloud.id}"}[form]
-        cloud.client("kms", region).create_alias(AliasName=f"alias/{cloud.id}", TargetKeyId=keys[region])
+        name = {"arn": keys[region], "id": keys[region].partition("/")[2], "alias": f"alias/{cloud.id}-{region}"}[form]
+        cloud.client("kms", region).create_alias(AliasName=f"alias/{cloud.id}-{region}", TargetKeyId=keys[region])
         encrypt_bucket(cloud, region, name)
     printed = cloud("deploy", "--print-policies", "--json").document["deploying"]
     (statement,) = (each for each in printed["Statement"] if each["Sid"] == "UseBucketKeys")

@@ -25,7 +25,7 @@ from airflow_provider_mwaa_dr.sandbox.cloud.aws_server import _operation
 from airflow_provider_mwaa_dr.sandbox.cloud.mwaa_endpoint import Answer, Request
 from airflow_provider_mwaa_dr.testing import ManualClock
 from tests.contract.cloud import UPDATE_S, A, B, Cloud, Result
-from tests.contract.conftest import MakeCloud
+from tests.contract.conftest import EACH_SET, MakeCloud
 
 LINE = f"airflow-provider-mwaa-dr=={__version__}".encode()
 LINKS = b"--find-links /usr/local/airflow/plugins  # mwaa-dr"
@@ -105,9 +105,9 @@ def result_of(cloud: Cloud) -> dict[str, Any]:
             "plugins": sorted(files(cloud.in_use(region, "Plugins"))),
             "keys": sorted(cloud.keys(region)),
         }
-    found["stacks"] = [
-        len(cloud.client("cloudformation", region).describe_stacks(StackName=cloud.stack)["Stacks"]) for region in (B,)
-    ]
+    # The stack is in the region of the standby.
+    cloudformation = cloud.client("cloudformation", cloud.second)
+    found["stacks"] = len(cloudformation.describe_stacks(StackName=cloud.stack)["Stacks"])
     text = json.dumps(found, sort_keys=True).replace(cloud.id, "ID")
     document: dict[str, Any] = json.loads(text)
     return document
@@ -182,26 +182,29 @@ def in_order(cloud: Cloud, *argv: str) -> Result:
     return cloud("deploy", *argv, "--yes", "--json")
 
 
+@EACH_SET
 def test_the_active_environment_is_updated_after_the_standby_has_shown_that_it_works(cloud: Cloud) -> None:
     """A second deployment changes nothing, and starts no run."""
-    cloud.come_alive(B)
-    result = in_order(cloud, "--active", A, "--wait")
+    cloud.come_alive(cloud.second)
+    result = in_order(cloud, "--active", cloud.first, "--wait")
     assert result.code == 0, result.out
     assert [step["name"] for step in result.document["steps"]][-9:] == [
-        f"dags {B}", f"requirements {B}", f"update {B}", f"wait {B}", f"proof {B}",
-        f"dags {A}", f"requirements {A}", f"update {A}", f"wait {A}",
-    ]  # fmt: skip
-    proof = next(step for step in result.document["steps"] if step["name"] == f"proof {B}")
-    assert proof["detail"].startswith(f"{cloud.names[B]}: 1 live agent(s) of version {__version__}, and a task of")
+        *(f"{word} {cloud.second}" for word in ("dags", "requirements", "update", "wait", "proof")),
+        *(f"{word} {cloud.first}" for word in ("dags", "requirements", "update", "wait")),
+    ]
+    proof = next(step for step in result.document["steps"] if step["name"] == f"proof {cloud.second}")
+    assert proof["detail"].startswith(
+        f"{cloud.names[cloud.second]}: 1 live agent(s) of version {__version__}, and a task of"
+    )
     assert result.document["next"].startswith("Run mwaa-dr check")
     for region in cloud.regions:
         assert cloud.environment(region)["AirflowConfigurationOptions"]["dr.enabled"] == "true"
-    runs = dict(cloud.airflows[B].notes)
+    runs = dict(cloud.airflows[cloud.second].notes)
     assert len(runs) == 1
     again = in_order(cloud)
     assert (again.code, again.changed) == (0, [])
     assert not any(step["name"].startswith("proof") for step in again.document["steps"])
-    assert cloud.airflows[B].notes == runs
+    assert cloud.airflows[cloud.second].notes == runs
 
 
 def test_the_trial_unpacks_the_plugins_in_use(cloud: Cloud) -> None:
@@ -213,26 +216,33 @@ def test_the_trial_unpacks_the_plugins_in_use(cloud: Cloud) -> None:
     )
 
 
+@EACH_SET
 @pytest.mark.parametrize("fault", ["the update fails", "no plugin", "another version", "no fence"])
 def test_a_standby_that_does_not_work_leaves_the_active_environment_as_it_is(cloud: Cloud, fault: str) -> None:
     """The message says so. When the cause is corrected, the same command does the rest."""
     used(cloud)
-    before = cloud.environment(A), cloud.versions(A)
+    before = cloud.environment(cloud.first), cloud.versions(cloud.first)
     if fault == "the update fails":
         cloud.server.mwaa.fail_updates = "pip found no matching distribution"
     elif fault != "no plugin":
-        cloud.come_alive(B, version="0.0.1" if fault == "another version" else __version__, loads_fence=False)
-    result = in_order(cloud, "--active", A)
+        cloud.come_alive(
+            cloud.second, version="0.0.1" if fault == "another version" else __version__, loads_fence=False
+        )
+    result = in_order(cloud, "--active", cloud.first)
     assert result.code == 1
     error = result.document["error"]
     assert (error["type"], "run the same command again" in error["advice"]) == ("DeploymentError", True)
-    assert (cloud.environment(A), cloud.versions(A)) == before
+    assert (cloud.environment(cloud.first), cloud.versions(cloud.first)) == before
     assert changes(cloud)[-1].startswith(("mwaa PATCH", "dynamodb"))
     cloud.server.mwaa.fail_updates = ""
-    cloud.come_alive(B)
-    again = in_order(cloud, "--active", A)
+    cloud.come_alive(cloud.second)
+    again = in_order(cloud, "--active", cloud.first)
     assert again.code == 0, again.out
-    assert [name for name in again.changed if A in name] == [f"dags {A}", f"requirements {A}", f"update {A}"]
+    assert [name for name in again.changed if cloud.first in name] == [
+        f"dags {cloud.first}",
+        f"requirements {cloud.first}",
+        f"update {cloud.first}",
+    ]
     assert again.document["next"].startswith("When both environments are AVAILABLE")
 
 
@@ -289,10 +299,11 @@ def test_the_tables_are_replicated_protected_and_recoverable(cloud: Cloud) -> No
         assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
 
 
+@EACH_SET
 def test_a_second_deployment_changes_nothing(cloud: Cloud, wheel: Path) -> None:
     """No new version of a file, no restart of an environment, no write to a table."""
     used(cloud)
-    words = ("--active", A, "--dags", "--wheel", str(wheel))
+    words = ("--active", cloud.first, "--dags", "--wheel", str(wheel))
     assert cloud.deploy(*words).code == 0
     cloud.updated()
     before, made = result_of(cloud), changes(cloud)
@@ -373,10 +384,11 @@ def test_a_deployment_interrupted_at_any_change_can_be_repeated(
     assert kinds <= every_kind if every > 1 else kinds == every_kind
 
 
+@EACH_SET
 def test_existing_files_and_options_are_kept(cloud: Cloud, wheel: Path) -> None:
     """All other bytes of the requirements, all other plugin files and all other options are unchanged."""
     used(cloud)
-    cloud.deploy("--active", A, "--wheel", str(wheel), "--wait")
+    cloud.deploy("--active", cloud.first, "--wheel", str(wheel), "--wait")
     for region in cloud.regions:
         assert cloud.in_use(region) == THEIRS + b"\r\n" + LINKS + b"\r\n" + LINE
         plugins = files(cloud.in_use(region, "Plugins"))
@@ -386,13 +398,14 @@ def test_existing_files_and_options_are_kept(cloud: Cloud, wheel: Path) -> None:
         assert options["dr.enabled"] == "true"
 
 
+@EACH_SET
 def test_a_deployment_from_the_index_removes_the_wheel(cloud: Cloud, wheel: Path) -> None:
     """A deployment from the index removes the wheel of an earlier deployment from plugins.zip."""
     used(cloud)
-    cloud.deploy("--active", A, "--wheel", str(wheel), "--wait")
+    cloud.deploy("--active", cloud.first, "--wheel", str(wheel), "--wait")
     assert cloud.deploy("--wait").code == 0
-    assert cloud.in_use(A) == THEIRS + b"\r\n" + LINE
-    assert files(cloud.in_use(A, "Plugins")).keys() == {"hooks/theirs.py", "data.bin"}
+    assert cloud.in_use(cloud.first) == THEIRS + b"\r\n" + LINE
+    assert files(cloud.in_use(cloud.first, "Plugins")).keys() == {"hooks/theirs.py", "data.bin"}
 
 
 def test_options_that_mean_the_same_cost_no_update(cloud: Cloud) -> None:
@@ -408,20 +421,21 @@ def test_options_that_mean_the_same_cost_no_update(cloud: Cloud) -> None:
     assert cloud.deploy().changed == []
 
 
+@EACH_SET
 @pytest.mark.parametrize("build_on", ["latest", "in-use"])
 def test_a_newer_file_that_is_not_in_use_is_refused_until_the_user_decides(cloud: Cloud, build_on: str) -> None:
     """To use it would activate another user's change, to ignore it would hide that change: the user decides."""
     used(cloud)
     newer = b"polars==1.0\n"
-    cloud.put(A, "etc/requirements.txt", newer)
+    cloud.put(cloud.first, "etc/requirements.txt", newer)
     made = changes(cloud)
-    refused = cloud.deploy("--active", A)
+    refused = cloud.deploy("--active", cloud.first)
     assert (refused.code, refused.document["error"]["type"]) == (3, "RefusedError")
     assert "--build-on latest" in refused.document["error"]["advice"]
     assert changes(cloud) == made
-    assert cloud.deploy("--active", A, "--build-on", build_on, "--wait").code == 0
+    assert cloud.deploy("--active", cloud.first, "--build-on", build_on, "--wait").code == 0
     theirs = newer if build_on == "latest" else THEIRS + b"\r\n"
-    assert cloud.in_use(A) == theirs + LINE + (b"\n" if build_on == "latest" else b"")
+    assert cloud.in_use(cloud.first) == theirs + LINE + (b"\n" if build_on == "latest" else b"")
     assert cloud.deploy().changed == []
 
 
@@ -560,11 +574,12 @@ def test_an_update_that_does_not_end_has_a_deadline(cloud: Cloud) -> None:
     assert "90 minutes" in result.document["error"]["message"]
 
 
+@EACH_SET
 def test_an_environment_that_is_busy_accepts_no_update(cloud: Cloud) -> None:
     """The deployment is refused before any change. With --wait it waits."""
-    cloud.client("mwaa", A)  # reads botocore's model of MWAA before the time matters
+    cloud.client("mwaa", cloud.first)  # reads botocore's model of MWAA before the time matters
     used(cloud)
-    cloud.deploy("--active", A)
+    cloud.deploy("--active", cloud.first)
     made = changes(cloud)
     busy = cloud.deploy()
     assert (busy.code, busy.document["error"]["type"]) == (3, "NotReadyError")
@@ -698,11 +713,36 @@ def test_a_stack_that_is_still_being_created_is_waited_for(cloud: Cloud) -> None
     assert (refused.code, refused.document["error"]["type"]) == (3, "RefusedError")
 
 
+@EACH_SET
+@pytest.mark.parametrize("option", ["dr.region", "dr.site"])
+def test_an_option_that_names_another_site_is_a_warning(cloud: Cloud, option: str) -> None:
+    """With two ids, an environment holds every run. So the user must know before the deployment, and after it."""
+    cloud.describe(cloud.second, AirflowConfigurationOptions={option: "eu-west-1"})
+    warning = f"WARNING: {option} is eu-west-1, and this environment is the site {cloud.second}: "
+    replaces = option == "dr.site" and cloud.sites.has_names
+    dry = cloud("deploy", "--active", cloud.first, "--dry-run", "--json")
+    assert dry.code == 0, dry.out
+    assert dry.err.count(warning) == 1
+    assert (f"{warning}two ids of one environment hold every run" in dry.err) != replaces
+    assert cloud.deploy("--active", cloud.first, "--wait").code == 0
+    again = cloud.deploy()
+    assert (again.changed, again.err.count(warning)) == ([], 0 if replaces else 1)
+
+
+@EACH_SET
+@pytest.mark.parametrize("option", ["dr.region", "dr.site"])
+def test_an_option_with_the_id_of_the_site_is_no_warning(cloud: Cloud, option: str) -> None:
+    """The alias, and the option itself, may have the value that the deployment writes."""
+    cloud.describe(cloud.second, AirflowConfigurationOptions={option: cloud.second})
+    assert "WARNING: dr." not in cloud("deploy", "--active", cloud.first, "--dry-run", "--json").err
+
+
+@EACH_SET
 def test_two_versions_of_airflow_are_a_warning(cloud: Cloud) -> None:
     """It may be intended for some time, so it is only a warning."""
-    cloud.environments[B]["airflow_version"] = "2.10.3"
+    cloud.environments[cloud.second]["airflow_version"] = "2.10.3"
     cloud.configure()
-    result = cloud("deploy", "--active", A, "--dry-run")
+    result = cloud("deploy", "--active", cloud.first, "--dry-run")
     assert result.code == 0
     assert "different versions of Airflow" in result.err
 
@@ -934,14 +974,15 @@ def test_a_topic_that_no_alarm_can_notify_is_wrong_usage(cloud: Cloud, argv: lis
 # Undeploy.
 
 
+@EACH_SET
 def test_undeploy_removes_exactly_what_deploy_added(cloud: Cloud, wheel: Path) -> None:
     """
     Files and options are the same as before the deployment. The tables and their data are kept. A second undeploy is a
     no-op.
     """
     used(cloud)
-    cloud.deploy("--active", A, "--dags", "--wheel", str(wheel), "--wait")
-    assert {f"pipelines/dags/{name}" for name in ("dr_failover.py", "dr_test_dag.py")} <= cloud.keys(A)
+    cloud.deploy("--active", cloud.first, "--dags", "--wheel", str(wheel), "--wait")
+    assert {f"pipelines/dags/{name}" for name in ("dr_failover.py", "dr_test_dag.py")} <= cloud.keys(cloud.first)
     result = cloud.undeploy("--wait")
     assert result.code == 0, result.out
     for region in cloud.regions:
@@ -949,23 +990,24 @@ def test_undeploy_removes_exactly_what_deploy_added(cloud: Cloud, wheel: Path) -
         assert files(cloud.in_use(region, "Plugins")) == {"hooks/theirs.py": b"theirs", "data.bin": bytes(5000)}
         assert cloud.environment(region)["AirflowConfigurationOptions"] == OPTIONS
         assert cloud.keys(region) == {"etc/requirements.txt", "plugins.zip"}
-    assert cloud.store().read().active_region == A
+    assert cloud.store().read().active_region == cloud.first
     assert "its tables are kept" in result.document["steps"][-1]["detail"]
     assert cloud.undeploy().changed == []
 
 
+@EACH_SET
 def test_undeploy_keeps_the_permissions_until_no_plugin_needs_them(cloud: Cloud) -> None:
     """
     A plugin without permissions holds every run. So the stack is deleted only after both environments have no plugin.
     """
-    cloud.deploy("--active", A, "--wait")
+    cloud.deploy("--active", cloud.first, "--wait")
     first = cloud.undeploy()
     assert first.code == 0, first.out
     # The standby's fence is removed last.
     updates = [name for name in first.changed if name.startswith("update ")]
-    assert updates == [f"update {A}", f"update {B}"]
+    assert updates == [f"update {cloud.first}", f"update {cloud.second}"]
     assert "is kept for now" in first.document["steps"][-1]["detail"]
-    assert cloud.client("cloudformation", B).describe_stacks(StackName=cloud.stack)["Stacks"]
+    assert cloud.client("cloudformation", cloud.second).describe_stacks(StackName=cloud.stack)["Stacks"]
     cloud.updated()
     assert cloud.undeploy().changed == ["stack"]
 
@@ -984,14 +1026,15 @@ def test_a_deployment_after_undeploy_adopts_the_tables(cloud: Cloud) -> None:
 
 def tables(cloud: Cloud) -> list[str]:
     """Return the names of the existing tables."""
-    pages = cloud.client("dynamodb", B).get_paginator("list_tables").paginate()
+    pages = cloud.client("dynamodb", cloud.second).get_paginator("list_tables").paginate()
     there = {name for page in pages for name in page["TableNames"]}
     return [name for name in (cloud.state_table, cloud.runs_table) if name in there]
 
 
+@EACH_SET
 def test_data_is_deleted_only_after_two_confirmations(cloud: Cloud) -> None:
     """The second question names the tables. After the answer no, nothing is changed."""
-    cloud.deploy("--active", A, "--wait")
+    cloud.deploy("--active", cloud.first, "--wait")
     made = changes(cloud)
     refused = cloud("undeploy", "--delete-data", "--wait", answer="y\nn\n")
     assert refused.code == 3

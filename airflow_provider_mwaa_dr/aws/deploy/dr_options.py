@@ -10,6 +10,8 @@ from airflow_provider_mwaa_dr.core.config import OPTIONS, SECTION
 _PARSE = {f"{SECTION}.{option.name}": option.parse for option in OPTIONS}
 OURS = frozenset(f"{SECTION}.{name}" for option in OPTIONS for name in (option.name, *option.aliases))
 """Every option that this provider reads, as MWAA spells it."""
+_IDS = (f"{SECTION}.site", f"{SECTION}.region")
+"""The option with the id of the environment's site, and its alias."""
 
 
 def merge(options: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
@@ -36,6 +38,24 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
         was, becomes = before.get(name), after.get(name)
         if was != becomes:
             lines += [f"- {name}={was}"] * (was is not None) + [f"+ {name}={becomes}"] * (becomes is not None)
+    return lines
+
+
+def other_ids(before: Mapping[str, str], after: Mapping[str, str], site: str) -> list[str]:
+    """
+    Return a warning for each option that names another site than *site*, the one that the environment is in the set.
+
+    :param before: the options of the environment; *after*: with the changes of the deployment.
+    """
+    lines = []
+    for name in (name for name in _IDS if before.get(name, "").strip() not in {"", site}):
+        if after.get(name) == before[name]:
+            then = "two ids of one environment hold every run; remove the option, or correct DR_ENVIRONMENTS"
+        elif name in after:
+            then = "the items of the old id stay in the tables, and belong to no environment"
+        else:
+            continue
+        lines.append(f"WARNING: {name} is {before[name]}, and this environment is the site {site}: {then}")
     return lines
 
 

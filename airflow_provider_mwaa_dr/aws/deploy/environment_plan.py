@@ -144,7 +144,8 @@ class EnvironmentPlan:
         site = self._environment.site.id
         versions: dict[str, str] = {}
         changes: dict[str, Any] = {}
-        lines: list[str] = []
+        warnings = dr_options.other_ids(self._environment.options, options, site)
+        lines: list[str] = list(warnings)
         files = (
             ("plugins", "PluginsS3Path", "PluginsS3ObjectVersion", plugins, _plugin_lines),
             ("requirements", "RequirementsS3Path", "RequirementsS3ObjectVersion", requirements, _requirement_lines),
@@ -178,7 +179,9 @@ class EnvironmentPlan:
             others = len(self._environment.options.keys() - dr_options.OURS)
             lines += [f"  {others} other options are kept unchanged"] * (others > 0)
         if not changes:
-            yield DeploymentStep(name=f"update {site}", detail=f"{self._environment} needs no update")
+            yield DeploymentStep(
+                name=f"update {site}", detail=f"{self._environment} needs no update", lines=tuple(warnings)
+            )
             return
         if spec.worker_replacement:
             changes["WorkerReplacementStrategy"] = spec.worker_replacement

@@ -108,11 +108,14 @@ def _causes(facts: Facts, results: dict[str, CheckResult]) -> Iterator[_Cause]:
             )
         elif (why := _no_answer(region)) is not None:
             name = "scheduler" if isinstance(region.is_healthy, Unknown) else "environment"
-            yield _Cause(name=name, why=why, advice=_refusal_advice(name, region), phrases=silent)
+            yield _Cause(name=name, why=why, advice=_refusal_advice(name, facts, region), phrases=silent)
         elif not region.agents:
             problems = {refusal.name: refusal for refusal in REFUSALS}["agents"].problems(region)
             yield _Cause(
-                name="agents", why="; ".join(problems), advice=_refusal_advice("agents", region), phrases=agentless
+                name="agents",
+                why="; ".join(problems),
+                advice=_refusal_advice("agents", facts, region),
+                phrases=agentless,
             )
     without = [region for region in facts.regions if isinstance(region.inventory, Unknown) and not is_lost(region)]
     if without and "inventory" in results:
@@ -170,10 +173,10 @@ def _advice(facts: Facts, result: CheckResult, why: str) -> str:
         if refusal.name == result.name:
             for region in facts.regions:
                 if any(each in why for each in (*refusal.problems(region), *refusal.doubts(region))):
-                    return _refusal_advice(refusal.name, region)
+                    return refusal.advice_for(facts, region)
     return result.advice
 
 
-def _refusal_advice(name: str, region: RegionFacts) -> str:
+def _refusal_advice(name: str, facts: Facts, region: RegionFacts) -> str:
     (refusal,) = (each for each in REFUSALS if each.name == name)
-    return region.advice or refusal.advice.format(region=region.region, environment=region.environment)
+    return refusal.advice_for(facts, region)

@@ -25,7 +25,8 @@ class Refusal:
     :param problems: in the target a failure, in the source a warning; a line each.
     :param doubts: warnings in both regions.
     :param fine: the text for a region without problems and doubts.
-    :param advice: what to do; ``{region}`` and ``{environment}`` are those of the first region with problems or doubts.
+    :param advice: what to do; ``{region}``, ``{aws_region}`` and ``{environment}`` are those of the first region with
+        problems or doubts. ``{region}`` is the id of its site.
     """
 
     name: str
@@ -52,8 +53,14 @@ class Refusal:
                 fine.append(self.fine(region))
         if concerned is None:
             return CheckResult(name=self.name, verdict=verdict, why="; ".join(fine))
-        advice = concerned.advice or self.advice.format(region=concerned.region, environment=concerned.environment)
+        advice = self.advice_for(facts, concerned)
         return CheckResult(name=self.name, verdict=verdict, why="; ".join(sentences), advice=advice)
+
+    def advice_for(self, facts: Facts, region: RegionFacts) -> str:
+        """Return what to do about the problem of a region. Consoles have AWS regions, not sites."""
+        return region.advice or self.advice.format(
+            region=region.region, aws_region=facts.aws_region_of(region), environment=region.environment
+        )
 
 
 def _environment_problems(region: RegionFacts) -> Iterable[str]:
@@ -168,7 +175,7 @@ REFUSALS: tuple[Refusal, ...] = (
         problems=_environment_problems,
         doubts=_environment_doubts,
         fine=_environment_is_fine,
-        advice="Check environment {environment} in the MWAA console of {region}; an update takes 20 to 30 minutes.",
+        advice="Check environment {environment} in the MWAA console of {aws_region}; an update takes 20 to 30 minutes.",
     ),
     Refusal(
         name="scheduler",

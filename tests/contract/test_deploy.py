@@ -276,6 +276,7 @@ def test_a_tool_that_manages_the_options_is_named(cloud: Cloud, tags: dict[str, 
     cloud.describe(A, Tags=tags)
     dry = cloud("deploy", "--active", A, "--dry-run", "--json")
     assert dry.err.count(f"WARNING: {named} manages this environment") == 1
+    assert "a standby executes each DAG that is unpaused there" in dry.err
 
 
 def test_the_tables_are_replicated_protected_and_recoverable(cloud: Cloud) -> None:

@@ -172,9 +172,15 @@ class EnvironmentPlan:
             changes["AirflowConfigurationOptions"] = dict(options)
             lines += dr_options.changes(self._environment.options, options)
             if self._environment.managed_by:
+                undone = (
+                    "removes them. The plugin then registers nothing, and a standby executes each DAG that is unpaused "
+                    "there"
+                    if "dr.enabled" in options
+                    else "sets them again"
+                )
                 lines.append(
                     f"WARNING: {self._environment.managed_by} manages this environment: make the same changes of the "
-                    "options there, or its next update undoes them"
+                    f"options there, or its next update {undone}"
                 )
             others = len(self._environment.options.keys() - dr_options.OURS)
             lines += [f"  {others} other options are kept unchanged"] * (others > 0)

@@ -19,19 +19,23 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.aws.notifications import EventBus, RefusedEventError, SnsTopic, aws_channels
 from airflow_provider_mwaa_dr.cli.region_switch import handler
 from airflow_provider_mwaa_dr.cli.runtime import Runtime
 from airflow_provider_mwaa_dr.core.config import DRConfig, parse_config
 from airflow_provider_mwaa_dr.core.failover import StepEvent
-from airflow_provider_mwaa_dr.core.notifications import Courier, Notification, NotificationEvent
+from airflow_provider_mwaa_dr.core.notifications import Courier, Notification, NotificationEvent, deliver
 from airflow_provider_mwaa_dr.core.ports import NOTIFICATIONS
 from airflow_provider_mwaa_dr.core.state import Mode, Phase
 from airflow_provider_mwaa_dr.exceptions import DrainTimeoutError, FailoverError, PlanSupersededError
 from airflow_provider_mwaa_dr.hooks.notifiers import all_channels
 from airflow_provider_mwaa_dr.plugins.send_notifications import send
 from airflow_provider_mwaa_dr.testing import ManualClock
+from tests.contract.aws_server import HOME
 from tests.contract.cloud import Cloud
+from tests.contract.shared_clients import SharedClients
 from tests.unit.cli.conftest import ENVIRON, Shell
 from tests.unit.core.dr_set import A, B, C, World, request
 
@@ -224,8 +228,8 @@ class DeadTopic:
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 dead.has_request.set()
-                assert dead._is_released.wait(WAIT_S)
-                events.append("the topic answers")
+                is_released = dead._is_released.wait(WAIT_S)
+                events.append("the topic answers" if is_released else "the topic gives up")
                 body = b"<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>"
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
@@ -365,3 +369,34 @@ def test_the_function_for_region_switch_sends_to_topic_and_bus(receivers: Receiv
     plan = handler({}, context, make_runtime=make_runtime)["id"]
     keys = [f"{plan} completed", f"{plan} started"]
     assert receivers.everything() == {"topic": keys, "bus": keys, "notifier": []}
+
+
+class Counting:
+    """A channel that counts."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    def send(self, notification: Notification) -> None:
+        self.got.append(notification.event.value)
+
+
+def test_of_sixteen_processes_one_sends(table: str, session: SharedClients) -> None:
+    """All of them find the same notifications at the same time, each with its own connection to one DynamoDB."""
+    channel, barrier = Counting(), threading.Barrier(16)
+    found = [replace(notification(), event=event) for event in NotificationEvent]
+
+    def work(number: int) -> None:
+        store = DynamoDBStateStore(table, (HOME,), session=session, timeout_s=20)
+        store.get(NOTIFICATIONS, "none")  # connects
+        barrier.wait(WAIT_S)
+        deliver(store, channel, found, SystemClock(), owner=f"process-{number}")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10 * WAIT_S)
+    assert sorted(channel.got) == sorted(event.value for event in NotificationEvent)

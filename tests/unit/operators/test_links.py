@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -69,3 +70,22 @@ def test_an_xcom_that_cannot_be_pushed_stops_no_failover(dr_set: World) -> None:
 
     operator = with_hook(FailoverOperator(task_id="failover", target_region="us-east-1", reason="test"), dr_set)
     assert operator.execute({"run_id": "r", "dag_run": None, "ti": Broken()})["outcome"] == "completed"
+
+
+def test_a_stored_dag_keeps_the_links() -> None:
+    """The web server and the API server know the DAG only as Airflow stores it."""
+    from airflow.serialization import serialized_objects
+
+    try:
+        from airflow.sdk import DAG
+    except ImportError:
+        from airflow import DAG  # type: ignore[no-redef, unused-ignore]
+
+    with DAG("failover", schedule=None) as dag:
+        FailoverOperator(task_id="failover", target_region="us-east-1", reason="test")
+    # DagSerialization: from Airflow 3.2 on.
+    serialization: Any = getattr(serialized_objects, "DagSerialization", None) or serialized_objects.SerializedDAG
+    stored = json.dumps(serialization.to_dict(dag))
+    for link in FailoverOperator.operator_extra_links:
+        # Airflow 2 stores the class, Airflow 3 the name.
+        assert type(link).__name__ in stored or link.name in stored

@@ -189,6 +189,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "checks of tables": partial(checks, "tables"),
     "checks of environments": partial(checks, "environments"),
     "checks of dags": partial(checks, "dags"),
+    "checks of upgrade": partial(checks, "upgrade"),
     "check of differences": partial(checks, "checks"),
     "items": items,
     "runs": runs,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from importlib import metadata
 from typing import Protocol
@@ -16,7 +17,14 @@ from typing import Protocol
 from airflow_provider_mwaa_dr.agent.peer_keys import PeerKeys, SecretStore
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
-from airflow_provider_mwaa_dr.core.inventory import CONTROL, KEYED, DagFacts, Fingerprints, Inventory
+from airflow_provider_mwaa_dr.core.inventory import (
+    CONTROL,
+    KEYED,
+    DagFacts,
+    Fingerprints,
+    Inventory,
+    UpgradeFacts,
+)
 from airflow_provider_mwaa_dr.core.log_on_change import LogOnChange
 from airflow_provider_mwaa_dr.core.ports import INVENTORIES, Clock, StateStore
 from airflow_provider_mwaa_dr.core.sites import Sites
@@ -37,11 +45,14 @@ class InventoryDb(SecretStore, Protocol):
     def dag_versions(self) -> Mapping[str, str]:
         """Return, for each DAG in the folder, a text that changes when its file or its serialized form changes."""
 
-    def dag_facts(self, dag_ids: Collection[str]) -> Mapping[str, DagFacts]:
-        """Return the facts of those DAGs that exist."""
+    def dag_facts(self, dag_ids: Collection[str], *, marks_from: datetime) -> Mapping[str, DagFacts]:
+        """Return the facts of those DAGs that exist, with their first scheduled runs after *marks_from*."""
 
     def import_errors(self) -> tuple[str, ...]:
         """Return the files that Airflow could not import, sorted, with paths relative to the DAG folder."""
+
+    def upgrade_facts(self, *, marks_from: datetime) -> UpgradeFacts:
+        """Return what another version of Airflow may change."""
 
     def values(self) -> Mapping[str, Mapping[str, str | None]]:
         """
@@ -122,10 +133,11 @@ class InventoryKeeper:
         if now < self._next_at:
             return False
         self._next_at = now + self._every_s
-        if not self._read_dags():
+        marks_from = _next_midnight(self._clock.now())
+        if not self._read_dags(marks_from):
             self._next_at = now
             return False
-        found = self._take()
+        found = self._take(marks_from)
         if self._written is not None:
             before, at = self._written
             if replace(found, taken_at=before.taken_at) == before and now - at < RENEW_S:
@@ -134,19 +146,21 @@ class InventoryKeeper:
         self._written = found, now
         return True
 
-    def _read_dags(self) -> bool:
-        """Read some of the changed DAGs; return whether all of them are read."""
-        versions = self._db.dag_versions()
+    def _read_dags(self, marks_from: datetime) -> bool:
+        """Read some of the DAGs that have changed, or all once a day; return whether all of them are read."""
+        # Two regions list the runs after the same midnight, so that a check can compare them. Runs after the present
+        # time would differ, and would change with each turn.
+        versions = {dag_id: f"{version} {marks_from}" for dag_id, version in self._db.dag_versions().items()}
         self._dags = {dag_id: known for dag_id, known in self._dags.items() if dag_id in versions}
         changed = [
             dag_id for dag_id, version in sorted(versions.items()) if self._dags.get(dag_id, (None, None))[0] != version
         ]
-        found = self._db.dag_facts(changed[:BATCH]) if changed else {}
+        found = self._db.dag_facts(changed[:BATCH], marks_from=marks_from) if changed else {}
         for dag_id in changed[:BATCH]:
             self._dags[dag_id] = versions[dag_id], found.get(dag_id)
         return len(changed) <= BATCH
 
-    def _take(self) -> Inventory:
+    def _take(self, marks_from: datetime) -> Inventory:
         shared, self._not_compared = self._keys.agree()
         self._packages = self._packages or installed_packages()
         values = self._db.values()
@@ -173,7 +187,12 @@ class InventoryKeeper:
                 )
                 for peer, key in sorted(shared.items())
             },
+            upgrade=self._db.upgrade_facts(marks_from=marks_from),
         )
+
+
+def _next_midnight(now: datetime) -> datetime:
+    return (now.astimezone(timezone.utc) + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def installed_packages() -> Mapping[str, str]:

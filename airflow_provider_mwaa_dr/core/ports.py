@@ -811,6 +811,8 @@ class EnvironmentDescription:
     The MWAA service's description of an environment; None for values that it does not return.
 
     :param options: Airflow configuration options. Values may be secrets: compare them, never print or store them.
+    :param teams: names of the teams that MWAA configures.
+    :param has_identity_center: whether users sign in through IAM Identity Center.
     :param last_update: outcome of the last update of the environment: SUCCESS, PENDING or FAILED.
     :param logs: level of each log of Airflow that is on, by name such as ``SchedulerLogs``. A log that is off is
         missing.
@@ -823,6 +825,8 @@ class EnvironmentDescription:
     max_workers: int | None = None
     schedulers: int | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    teams: frozenset[str] = frozenset()
+    has_identity_center: bool = False
     last_update: str | None = None
     logs: Mapping[str, str] | None = None
 

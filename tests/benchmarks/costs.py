@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.config import DRConfig
-from airflow_provider_mwaa_dr.core.inventory import DagFacts
+from airflow_provider_mwaa_dr.core.inventory import DagFacts, DagSchedule, UpgradeFacts, time_text
 from airflow_provider_mwaa_dr.core.ports import Registration
 from airflow_provider_mwaa_dr.core.state import initial
 from airflow_provider_mwaa_dr.testing import ManualClock
@@ -160,14 +161,27 @@ class Folder:
     def dag_versions(self) -> Mapping[str, str]:
         return {f"dag_{number:03}": "1" for number in range(DAGS)}
 
-    def dag_facts(self, dag_ids: Collection[str]) -> Mapping[str, DagFacts]:
+    def dag_facts(self, dag_ids: Collection[str], *, marks_from: datetime) -> Mapping[str, DagFacts]:
         def digest(text: str) -> str:
             return hashlib.sha256(text.encode()).hexdigest()
 
-        return {dag_id: DagFacts(source=digest(dag_id), shape=digest(dag_id + "/")) for dag_id in dag_ids}
+        runs = tuple((time_text(marks_from + timedelta(hours=number)),) * 2 for number in range(1, 4))
+        return {
+            dag_id: DagFacts(
+                source=digest(dag_id),
+                shape=digest(dag_id + "/"),
+                schedule=DagSchedule(timetable="CronTriggerTimetable", runs=runs),
+                file=f"folder/{dag_id}.py",
+            )
+            for dag_id in dag_ids
+        }
 
     def import_errors(self) -> tuple[str, ...]:
         return ()
+
+    def upgrade_facts(self, *, marks_from: datetime) -> UpgradeFacts:
+        options = {f"section.old_option_{number}": f"section.new_option_{number}" for number in range(150)}
+        return UpgradeFacts(marks_from=marks_from, changed_options=options)
 
     def values(self) -> Mapping[str, Mapping[str, str | None]]:
         return {

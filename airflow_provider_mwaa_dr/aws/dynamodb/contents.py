@@ -212,6 +212,10 @@ def _is_dag_facts(value: object) -> bool:
     return isinstance(value, list) and len(value) >= 2 and all(isinstance(each, str) for each in value)
 
 
+def _is_schedule(value: object) -> bool:
+    return isinstance(value, list) and len(value) % 2 == 1 and all(isinstance(each, str) for each in value)
+
+
 def _is_time(value: object) -> bool:
     return isinstance(value, str) and to_utc(value) is not None
 
@@ -511,6 +515,19 @@ INVENTORY_CONTENTS: Schema = {
     "import_errors": optional(TEXTS),
     "names": optional(by_name(TEXTS)),
     "fingerprints": optional(by_name(record({"key_id": NAME, "values": by_name(texts_by_name())}))),
+    "schedules": optional(by_name(_rule("a timetable, and two times for each run", _is_schedule))),
+    "files": optional(texts_by_name()),
+    "upgrade": optional(
+        record(
+            {
+                "marks_from": TIME,
+                "error_texts": optional(texts_by_name()),
+                "changed_options": optional(texts_by_name()),
+                "unknown_options": optional(TEXTS),
+                "teams": optional(TEXTS),
+            }
+        )
+    ),
 }
 
 

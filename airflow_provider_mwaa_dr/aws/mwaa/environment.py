@@ -109,6 +109,8 @@ class MwaaEnvironment:
             max_workers=found.get("MaxWorkers"),
             schedulers=found.get("Schedulers"),
             options=dict(found.get("AirflowConfigurationOptions") or {}),
+            teams=frozenset(found.get("Teams") or ()),
+            has_identity_center=bool(found.get("IdentityCenterConfiguration")),
             last_update=(found.get("LastUpdate") or {}).get("Status"),
             logs=levels_of_logs(found) if "LoggingConfiguration" in found else None,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from airflow_provider_mwaa_dr.core.readiness import dags, environments, tables
+from airflow_provider_mwaa_dr.core.readiness import dags, environments, tables, upgrade
 from airflow_provider_mwaa_dr.core.readiness.model import Check, CheckResult, Facts, Verdict
 from airflow_provider_mwaa_dr.core.readiness.refusals import REFUSALS
 
@@ -22,6 +22,8 @@ ADVISORY_CHECKS: Mapping[str, Check] = {
     "unpublished": tables.check_unpublished,
     "settings": environments.check_settings,
     "options": environments.check_options,
+    "renamed": upgrade.check_renamed,
+    "teams": upgrade.check_teams,
     "logs": environments.check_logs,
     "clocks": environments.check_clocks,
     "dags": dags.check_dags,
@@ -30,6 +32,7 @@ ADVISORY_CHECKS: Mapping[str, Check] = {
     "test_dag": dags.check_test_dag,
     "inventory": environments.check_inventory,
     "imports": dags.check_imports,
+    "schedules": upgrade.check_schedules,
     "code": dags.check_code,
     "past": dags.check_past,
     "watchers": dags.check_watchers,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from airflow_provider_mwaa_dr.core.inventory import Inventory
+from airflow_provider_mwaa_dr.core.inventory import Inventory, UpgradeFacts
 from airflow_provider_mwaa_dr.core.readiness.model import CheckResult, Facts, Unknown, Verdict
 
 _SHOWN = 10
 """The most elements of a list in a message."""
+DISTRIBUTION = "airflow-provider-mwaa-dr"
+UPGRADE_ADVICE = (
+    "See the check inventory. An agent of an earlier version does not list this: install the same version of "
+    f"{DISTRIBUTION} in both environments."
+)
 INVENTORY_ADVICE = "The region's agent writes it within minutes after the scheduler starts; see the check inventory."
 
 
@@ -73,6 +78,42 @@ def both_inventories(facts: Facts) -> tuple[Inventory, Inventory] | Unknown:
     if isinstance(source, Unknown):
         return Unknown(f"no inventory of {facts.source.region}: {source.why}")
     return target, source
+
+
+def both_upgrade_facts(facts: Facts) -> tuple[UpgradeFacts, UpgradeFacts] | Unknown:
+    """Return what another version of Airflow may change, of target and source, or why it is unknown."""
+    both = both_inventories(facts)
+    if isinstance(both, Unknown):
+        return both
+    target, source = (each.upgrade for each in both)
+    if target is None or source is None:
+        return older_version(both[0] if target is None else both[1])
+    return target, source
+
+
+def older_version(inventory: Inventory) -> Unknown:
+    """Return why an inventory does not have what this version lists."""
+    version = inventory.packages.get(DISTRIBUTION) or "its version"
+    return Unknown(f"the agent of {inventory.region} does not list this ({DISTRIBUTION} {version})")
+
+
+def same_airflow(facts: Facts) -> bool:
+    """Whether both regions have the same version of Airflow, by their inventories; True if one has none."""
+    both = both_inventories(facts)
+    return isinstance(both, Unknown) or len({each.packages.get("apache-airflow") for each in both}) == 1
+
+
+def by_phrase(verdict: Verdict, phrases: Mapping[str, Collection[str]], *, others: str) -> Iterable[Difference]:
+    """
+    Yield a difference for each phrase, the one with the most names first.
+
+    :param phrases: names by what differs; shown before the phrase.
+    :param others: the phrase for all names after the first ten phrases.
+    """
+    ordered = sorted(phrases.items(), key=lambda each: (-len(each[1]), sorted(each[1])))
+    for phrase, names in ordered[:_SHOWN]:
+        yield Difference(verdict, phrase, names, value_of=True)
+    yield Difference(verdict, others, {name for _, names in ordered[_SHOWN:] for name in names})
 
 
 def not_checked(name: str, why: str, advice: str) -> CheckResult:

@@ -8,8 +8,10 @@ from airflow_provider_mwaa_dr.core.readiness.comparison import (
     INVENTORY_ADVICE,
     Difference,
     both_inventories,
+    by_phrase,
     compare,
     not_checked,
+    same_airflow,
     some,
 )
 from airflow_provider_mwaa_dr.core.readiness.model import (
@@ -154,17 +156,33 @@ def check_imports(facts: Facts) -> CheckResult:
     if isinstance(both, Unknown):
         return not_checked("imports", both.why, INVENTORY_ADVICE)
     target, source = (frozenset(each.import_errors) for each in both)
+    texts = both[0].upgrade.error_texts if both[0].upgrade is not None else {}
+    named: dict[str, set[str]] = {}
+    for file in target - source:
+        if texts.get(file):
+            named.setdefault(f"{texts[file]} ({facts.target.region} only)", set()).add(file)
+    lost = sorted(dag_id for dag_id, dag in both[1].dags.items() if dag.file in target - source)
     return compare(
         "imports",
         facts,
         [
-            Difference(Verdict.FAIL, f"cannot be imported in {facts.target.region} only", target - source),
+            *by_phrase(Verdict.FAIL, named, others=f"other errors ({facts.target.region} only)"),
+            Difference(
+                Verdict.FAIL,
+                f"cannot be imported in {facts.target.region} only",
+                {file for file in target - source if not texts.get(file)},
+            ),
             Difference(Verdict.WARN, "cannot be imported in either region", target & source),
             Difference(Verdict.WARN, f"cannot be imported in {facts.source.region} only", source - target),
+            Difference(Verdict.FAIL, f"DAGs of {facts.source.region} in these files", lost),
         ],
         fine="every DAG file can be imported in both regions",
         advice="Read the import errors in that region's user interface. The most frequent cause is a missing package, "
-        "variable or connection.",
+        "variable or connection."
+        if same_airflow(facts)
+        else "Read the import errors in that region's user interface. If the version does not have a module or an "
+        "operator any more, change the import so that both versions have it: ruff check --select AIR names it and its "
+        "replacement.",
     )
 
 
@@ -176,15 +194,16 @@ def check_code(facts: Facts) -> CheckResult:
     target, source = both
     common = target.dags.keys() & source.dags.keys()
     other_file = {dag_id for dag_id in common if target.dags[dag_id].source != source.dags[dag_id].source}
-    # Another version of Airflow serializes the same DAG differently.
-    same_airflow = target.packages.get("apache-airflow") == source.packages.get("apache-airflow")
     other_shape = {dag_id for dag_id in common - other_file if target.dags[dag_id].shape != source.dags[dag_id].shape}
     return compare(
         "code",
         facts,
         [
             Difference(Verdict.WARN, "defined in files that differ", other_file),
-            Difference(Verdict.WARN, "built differently from the same file", other_shape if same_airflow else ()),
+            # Another version of Airflow serializes the same DAG differently.
+            Difference(
+                Verdict.WARN, "built differently from the same file", other_shape if same_airflow(facts) else ()
+            ),
         ],
         fine=f"{len(common)} DAGs, the same in both regions (modules that their files import are not compared)",
         advice="Copy the same files to both buckets. A DAG that is built from variables, the clock or the environment "

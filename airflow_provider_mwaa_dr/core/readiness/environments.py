@@ -7,11 +7,14 @@ from datetime import timedelta
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.core.display import counted
 from airflow_provider_mwaa_dr.core.readiness.comparison import (
+    DISTRIBUTION,
     INVENTORY_ADVICE,
     Difference,
     both_inventories,
+    by_phrase,
     compare,
     not_checked,
+    same_airflow,
     some,
 )
 from airflow_provider_mwaa_dr.core.readiness.model import CheckResult, Facts, Unknown, Verdict
@@ -21,7 +24,6 @@ CLOCK_S = 30.0
 """The greatest acceptable difference of clocks, in addition to the time that the check takes."""
 INVENTORY_AGE = timedelta(minutes=45)
 """The greatest acceptable age of an inventory; an agent writes one every 15 minutes."""
-_DISTRIBUTION = "airflow-provider-mwaa-dr"
 _CLASSES = ("mw1.micro", "mw1.small", "mw1.medium", "mw1.large", "mw1.xlarge", "mw1.2xlarge")
 _OWN_OPTIONS = frozenset({"region", "site", "state_table_region", "accepted_differences", "state_source"})
 """Settings that may differ between the regions. ``state_source`` has no effect; older agents list it."""
@@ -64,7 +66,7 @@ def check_provider(facts: Facts) -> CheckResult:
     for region in facts.regions:
         versions = {agent.provider_version for agent in region.agents}
         if not versions and not isinstance(region.inventory, Unknown):
-            versions = {region.inventory.packages.get(_DISTRIBUTION, "")} - {""}
+            versions = {region.inventory.packages.get(DISTRIBUTION, "")} - {""}
         if versions:
             found[region.region] = versions
         else:
@@ -157,7 +159,7 @@ def check_options(facts: Facts) -> CheckResult:
         why = "; ".join(f"{region.region}: {region.description.why}" for region in unknown)  # type: ignore[union-attr]
         return not_checked("options", why, "Repeat the check when both environments answer GetEnvironment.")
     own = {f"dr.{name}" for name in _OWN_OPTIONS}
-    names = (target.options.keys() | source.options.keys()) - own
+    names = (target.options.keys() | source.options.keys()) - own - _renamed(facts)
     return compare(
         "options",
         facts,
@@ -188,6 +190,15 @@ def check_options(facts: Facts) -> CheckResult:
         advice="Set the same Airflow configuration options in both environments, or declare the difference: "
         "accepted_differences = options:NAME.",
     )
+
+
+def _renamed(facts: Facts) -> set[str]:
+    """Return old and new names of the options that the check ``renamed`` examines."""
+    inventories = [each.inventory for each in facts.regions if not isinstance(each.inventory, Unknown)]
+    changes = [each.upgrade.changed_options for each in inventories if each.upgrade is not None]
+    options = [each.description.options for each in facts.regions if not isinstance(each.description, Unknown)]
+    used = {name for each in options for name in each}
+    return {name for each in changes for old, new in each.items() if old in used for name in (old, new)}
 
 
 def check_logs(facts: Facts) -> CheckResult:
@@ -336,26 +347,38 @@ def check_connections(facts: Facts) -> CheckResult:
 
 
 def check_packages(facts: Facts) -> CheckResult:
-    """Whether both schedulers have the same Python packages."""
+    """
+    Whether both schedulers have the same Python packages. If the versions of Airflow differ, whether both have the same
+    packages in the same major versions.
+    """
     both = both_inventories(facts)
     if isinstance(both, Unknown):
         return not_checked("packages", both.why, INVENTORY_ADVICE)
     target, source = both
-    ignored = {_DISTRIBUTION}  # the check "provider" compares it
+    ignored = {DISTRIBUTION}  # the check "provider" compares it
     in_target, in_source = target.packages.keys() - ignored, source.packages.keys() - ignored
+    other = {name for name in in_target & in_source if target.packages[name] != source.packages[name]}
+    if same_airflow(facts):
+        differences = [Difference(Verdict.WARN, "in different versions", other)]
+        fine = f"{len(in_target)} packages, the same in both schedulers"
+    else:
+        # The images of two versions of Airflow differ in most packages.
+        versions: dict[str, set[str]] = {}
+        for name in other - {"apache-airflow"}:  # the check "airflow" compares it
+            ours, theirs = target.packages[name], source.packages[name]
+            if ours.partition(".")[0] != theirs.partition(".")[0]:
+                versions.setdefault(f"{theirs} in {source.region} and {ours} in {target.region}", set()).add(name)
+        differences = list(by_phrase(Verdict.WARN, versions, others="in different major versions"))
+        fine = f"{len(in_target)} packages, none of them in another major version"
     return compare(
         "packages",
         facts,
         [
             Difference(Verdict.WARN, f"missing in {facts.target.region}", in_source - in_target),
             Difference(Verdict.WARN, f"missing in {facts.source.region}", in_target - in_source),
-            Difference(
-                Verdict.WARN,
-                "in different versions",
-                {name for name in in_target & in_source if target.packages[name] != source.packages[name]},
-            ),
+            *differences,
         ],
-        fine=f"{len(in_target)} packages, the same in both schedulers",
+        fine=fine,
         advice="Use the same requirements.txt, with pinned versions, in both environments; the scheduler's "
         "requirements_install log shows failed installations.",
     )

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 
 from airflow.configuration import conf
@@ -13,8 +14,19 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
-from airflow_provider_mwaa_dr.core.inventory import CONTROL, DEPENDS_ON_PAST, EXTERNAL_SENSOR, WATCHER, DagFacts
+from airflow_provider_mwaa_dr.core.import_errors import publishable
+from airflow_provider_mwaa_dr.core.inventory import (
+    CONTROL,
+    DEPENDS_ON_PAST,
+    EXTERNAL_SENSOR,
+    WATCHER,
+    DagFacts,
+    DagSchedule,
+    UpgradeFacts,
+    time_text,
+)
 from airflow_provider_mwaa_dr.exceptions import ConfigError
+from airflow_provider_mwaa_dr.plugins.metadata.airflow_options import changed_options, unknown_options
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     CODE_KEY,
     CODES,
@@ -25,13 +37,17 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     VARIABLES,
     existing_columns,
     latest_dags,
+    next_runs,
     serialized_data,
     serialized_tasks,
+    team_names,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import transaction
 
 _RESERVED = "airflow_provider_mwaa_dr."
 """What the names of the provider's own variables begin with. Airflow's web server hides values of a "private_key"."""
+_RUNS = 3
+"""The number of scheduled runs of each DAG in the inventory."""
 _DAG_SHAPE = ("timetable", "catchup", "max_active_runs", "max_active_tasks", "tags", "is_paused_upon_creation")
 _TASK_SHAPE = (
     "task_id",
@@ -56,8 +72,8 @@ class MetadataInventoryDb:
         with transaction() as session:
             return {row.dag_id: f"{row.dag_hash} {row.code_mark}" for row in session.execute(latest_dags())}
 
-    def dag_facts(self, dag_ids: Collection[str]) -> dict[str, DagFacts]:
-        """Return the facts of those DAGs that exist."""
+    def dag_facts(self, dag_ids: Collection[str], *, marks_from: datetime) -> dict[str, DagFacts]:
+        """Return the facts of those DAGs that exist, with their first scheduled runs after *marks_from*."""
         with transaction() as session:
             rows = session.execute(latest_dags().where(DAGS.c.dag_id.in_(sorted(dag_ids)))).all()
             data_of = serialized_data(session, [row.serialized_key for row in rows])
@@ -71,6 +87,8 @@ class MetadataInventoryDb:
                 source=_digest(sources.get(row.code_key) or ""),
                 shape=_digest(json.dumps(_shape(data_of[row.dag_id]), sort_keys=True, default=str)),
                 traits=_traits(data_of[row.dag_id]),
+                schedule=_schedule(data_of[row.dag_id], marks_from),
+                file=_relative(row.file),
             )
             for row in rows
             if row.dag_id in data_of
@@ -78,10 +96,22 @@ class MetadataInventoryDb:
 
     def import_errors(self) -> tuple[str, ...]:
         """Return the files that Airflow could not import, sorted, with paths relative to the DAG folder."""
-        folder = conf.get("core", "dags_folder", fallback="").rstrip("/") + "/"
         with transaction() as session:
             names = session.execute(select(IMPORT_ERRORS.c.filename)).scalars()
-            return tuple(sorted({(name or "?").removeprefix(folder) for name in names}))
+            return tuple(sorted(set(map(_relative, names))))
+
+    def upgrade_facts(self, *, marks_from: datetime) -> UpgradeFacts:
+        """Return what another version of Airflow may change."""
+        with transaction() as session:
+            errors = session.execute(select(IMPORT_ERRORS.c.filename, IMPORT_ERRORS.c.stacktrace)).all()
+            teams = team_names(session)
+        return UpgradeFacts(
+            marks_from=marks_from,
+            error_texts={_relative(row.filename): publishable(row.stacktrace or "") for row in errors},
+            changed_options=changed_options(),
+            unknown_options=unknown_options(),
+            teams=teams,
+        )
 
     def values(self) -> dict[str, dict[str, str | None]]:
         """
@@ -140,6 +170,16 @@ class MetadataInventoryDb:
         with contextlib.suppress(IntegrityError), transaction() as session:
             session.execute(insert(VARIABLES).values(existing_columns(VARIABLES, row)))
         return self.secret(name) or value
+
+
+def _relative(path: str | None) -> str:
+    """Return the path of a DAG file relative to the DAG folder, which may differ between the regions."""
+    return (path or "?").removeprefix(conf.get("core", "dags_folder", fallback="").rstrip("/") + "/")
+
+
+def _schedule(data: Mapping[str, Any], marks_from: datetime) -> DagSchedule:
+    timetable, runs = next_runs(data, marks_from, count=_RUNS)
+    return DagSchedule(timetable=timetable, runs=tuple((time_text(date), time_text(mark)) for date, mark in runs))
 
 
 def _digest(text: str) -> str:

@@ -19,7 +19,8 @@ The differences:
 - Datasets become assets in 3.0; 3.2 adds a queue of partitions.
 - 3.0 adds watchers of assets; the table that connects assets and triggers has two names.
 - 3.1 adds questions to people; 3.2 stores who answered in another column.
-- 3.2 adds partitions of runs, and a flag on DAGs that are at their limit of runs.
+- 3.2 adds partitions of runs, a flag on DAGs that are at their limit of runs, and teams.
+- 3.0 stores the path of a DAG file relative to its bundle; 3.2 moves the function that reads a stored timetable.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow import __version__
@@ -43,10 +44,17 @@ from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.models.trigger import Trigger
 from airflow.models.variable import Variable
+from airflow.serialization.serialized_objects import BaseSerialization
 from airflow.timetables.base import DataInterval, TimeRestriction
+from airflow.timetables.simple import ContinuousTimetable
 from airflow.utils.state import State
 from airflow.utils.types import DagRunType
-from pendulum import instance
+from pendulum import UTC, instance
+
+try:
+    from airflow.serialization.decoders import decode_timetable
+except ImportError:  # before 3.2
+    from airflow.serialization.serialized_objects import decode_timetable
 from sqlalchemy import LargeBinary, PickleType, String, and_, func, null, select, true, tuple_, type_coerce, update
 
 from airflow_provider_mwaa_dr.core.display import get_logger
@@ -322,6 +330,17 @@ def create_deadlines(session: Any, dag_run: Any, dag: Any) -> None:
     dag._process_dagrun_deadline_alerts(dag_run, session)
 
 
+# Teams.
+
+_TEAMS = DagRun.metadata.tables.get("team")
+"""None before 3.2."""
+
+
+def team_names(connection: Any) -> tuple[str, ...]:
+    """Return the names of the teams, sorted."""
+    return () if _TEAMS is None else tuple(sorted(connection.execute(select(_TEAMS.c.name)).scalars()))
+
+
 # DAGs, their versions, serialized forms and code.
 
 _SERIALIZED_KEY = SERIALIZED.c.id if "id" in SERIALIZED.c else SERIALIZED.c.dag_id
@@ -366,6 +385,7 @@ def latest_dags() -> Any:
     """Return the query of the DAGs in the folder, with the keys of their newest serialized form and code."""
     columns = (
         DAGS.c.dag_id,
+        DAGS.c["relative_fileloc" if "relative_fileloc" in DAGS.c else "fileloc"].label("file"),
         _SERIALIZED_KEY.label("serialized_key"),
         SERIALIZED.c.dag_hash,
         CODE_KEY.label("code_key"),
@@ -427,6 +447,49 @@ def schedules(session: Any, dag_ids: Sequence[str]) -> dict[str, Schedule]:
         if timetable.can_be_scheduled:
             found[form.dag_id] = AirflowSchedule(timetable)
     return found
+
+
+def next_runs(
+    data: Mapping[str, Any], after: datetime, *, count: int
+) -> tuple[str, Sequence[tuple[datetime, datetime]]]:
+    """
+    Return the name of a DAG's timetable, and logical date and mark of the scheduled runs after a run that ended then.
+
+    :param data: the serialized form of the DAG.
+    :return: no runs if the timetable schedules none, if their dates depend on the end of earlier runs, or if the
+        timetable raises an error: its code may come from a plugin.
+    """
+    dag = data["dag"]
+    name = str((dag.get("timetable") or {}).get("__type", "")).rpartition(".")[2]
+    runs: list[tuple[datetime, datetime]] = []
+    try:
+        timetable = _timetable(dag)
+        name = type(timetable).__name__
+        # Airflow 3.3 skips the next interval after an interval of no length.
+        last = DataInterval(instance(after - timedelta(seconds=1)), instance(after))
+        is_dated = timetable.can_be_scheduled and not isinstance(timetable, ContinuousTimetable)
+        while is_dated and len(runs) < count:
+            # With an earliest date, a cron timetable with intervals would skip the interval that contains it.
+            found = timetable.next_dagrun_info(
+                last_automated_data_interval=last, restriction=TimeRestriction(earliest=None, latest=None, catchup=True)
+            )
+            if found is None:
+                break
+            runs.append((found.logical_date, found.run_after))
+            last = found.data_interval
+    except Exception as error:  # a timetable of a plugin may raise any error
+        log.debug("The next runs of a %s are unknown: %s: %s", name, type(error).__name__, error)
+        return name, ()
+    return name, runs
+
+
+def _timetable(dag: Mapping[str, Any]) -> Any:
+    if "timetable" in dag:
+        return decode_timetable(dag["timetable"])
+    # Airflow 2 stores a timedelta, or that there is no schedule, in place of the timetable.
+    from airflow.models.dag import create_timetable  # noqa: PLC0415  (Airflow 2 only)
+
+    return create_timetable(BaseSerialization.deserialize(dag.get("schedule_interval")), UTC)
 
 
 def newest_dag(session: Any, dag_id: str) -> Any:

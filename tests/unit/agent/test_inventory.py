@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from airflow_provider_mwaa_dr.agent.inventory import BATCH, RENEW_S, InventoryKe
 from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig, OnUnreachable, parse_config
-from airflow_provider_mwaa_dr.core.inventory import DagFacts, Inventory
+from airflow_provider_mwaa_dr.core.inventory import DagFacts, DagSchedule, Inventory, UpgradeFacts, time_text
 from airflow_provider_mwaa_dr.core.item_kind import ItemKind
 from airflow_provider_mwaa_dr.core.ports import INVENTORIES, Registration
 from airflow_provider_mwaa_dr.core.state import Phase
@@ -54,17 +55,23 @@ class FakeAirflow:
             raise ConnectionError("no database")
         return dict(self.versions)
 
-    def dag_facts(self, dag_ids: Collection[str]) -> Mapping[str, DagFacts]:
+    def dag_facts(self, dag_ids: Collection[str], *, marks_from: datetime) -> Mapping[str, DagFacts]:
         self.read.append(sorted(dag_ids))
         return {
             dag_id: DagFacts(
-                source=self.versions[dag_id], shape="x", traits=("control",) if dag_id.startswith("control") else ()
+                source=self.versions[dag_id],
+                shape="x",
+                traits=("control",) if dag_id.startswith("control") else (),
+                schedule=DagSchedule(timetable="Cron", runs=((time_text(marks_from), time_text(marks_from)),)),
             )
             for dag_id in dag_ids
         }
 
     def import_errors(self) -> tuple[str, ...]:
         return ("broken.py",)
+
+    def upgrade_facts(self, *, marks_from: datetime) -> UpgradeFacts:
+        return UpgradeFacts(marks_from=marks_from, error_texts={"broken.py": "SyntaxError"})
 
     def values(self) -> Mapping[str, Mapping[str, str | None]]:
         return {"variables": dict(self.variables), "connections": {"db": PASSWORD}, "pools": {"default_pool": "128"}}
@@ -127,12 +134,37 @@ def test_it_lists_names_versions_and_digests(regions: tuple[Region, Region]) -> 
     here, _ = regions
     here.write()
     listed = here.listed
-    assert listed.dags == {"orders": DagFacts(source="1", shape="x"), "billing": DagFacts(source="1", shape="x")}
+    assert {dag_id: (facts.source, facts.shape) for dag_id, facts in listed.dags.items()} == {
+        "orders": ("1", "x"),
+        "billing": ("1", "x"),
+    }
     assert listed.names == {"variables": ("password", "same"), "connections": ("db",), "pools": ("default_pool",)}
     assert listed.import_errors == ("broken.py",)
     assert listed.options == {"lease_s": "60"}
     assert "pytest" in listed.packages
     assert listed.fingerprints == {}
+
+
+def test_the_runs_after_the_next_midnight_are_listed_and_read_again_each_day(
+    regions: tuple[Region, Region], clock: ManualClock
+) -> None:
+    """Two regions list the same days. The item does not change during the day, although the next runs do."""
+    here, there = regions
+    here.write()
+    clock.advance(3600.0)
+    there.write()
+    listed = here.listed
+    assert listed.upgrade is not None
+    assert listed.upgrade.marks_from == datetime(2026, 1, 2, tzinfo=timezone.utc)
+    assert listed.upgrade == (there.listed.upgrade)
+    assert listed.dags == there.listed.dags
+    assert len(here.airflow.read) == 1
+    clock.advance(24 * 3600.0)
+    here.write()
+    assert len(here.airflow.read) == 2
+    schedule = here.listed.dags["orders"].schedule
+    assert schedule is not None
+    assert schedule.runs[0][1] == "2026-01-03T00:00:00Z"
 
 
 def test_two_regions_can_compare_values_after_two_inventories_each(

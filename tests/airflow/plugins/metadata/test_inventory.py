@@ -14,7 +14,9 @@ from typing import Any, TypeAlias
 import pytest
 
 DAGS = """
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+from airflow.timetables.interval import CronDataIntervalTimetable
+from airflow.timetables.trigger import CronTriggerTimetable
 try:
     from airflow.sdk import DAG, BaseOperator
 except ImportError:
@@ -48,12 +50,23 @@ with DAG("mapped", schedule=None, start_date=START, catchup=False):
     Work.partial(task_id="one", depends_on_past=True).expand(text=["1", "2"])
 with DAG("waits", schedule=None, start_date=START, catchup=False):
     ExternalTaskSensor(task_id="one", external_dag_id="plain", external_task_id="one")
+with DAG("cron", schedule="30 6 * * 1-5", start_date=START, catchup=False):
+    Work(task_id="one")
+with DAG("delta", schedule=timedelta(hours=6), start_date=START, catchup=False):
+    Work(task_id="one")
+with DAG("intervals", schedule=CronDataIntervalTimetable("0 0 * * *", "UTC"), start_date=START, catchup=False):
+    Work(task_id="one")
+with DAG("triggers", schedule=CronTriggerTimetable("0 0 * * *", timezone="Europe/Berlin"), start_date=START):
+    Work(task_id="one")
+with DAG("continuous", schedule="@continuous", start_date=START, max_active_runs=1):
+    Work(task_id="one")
 with DAG("control", schedule=None, start_date=START, catchup=False, tags=["dr:control"]):
     Work(task_id="one")
 """
 
 READ = """
 import json
+from datetime import datetime, timezone
 from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
 from airflow_provider_mwaa_dr.core.inventory import contents_to_text
@@ -63,12 +76,17 @@ from airflow_provider_mwaa_dr.testing import InMemoryStateStore
 db, store = MetadataInventoryDb(), InMemoryStateStore()
 InventoryKeeper(store, db, SystemClock(), region="here", options={}, peers=["here"], every_s=60).turn()
 versions = db.dag_versions()
-facts = db.dag_facts(versions)
+facts = db.dag_facts(versions, marks_from=datetime(2026, 1, 2, tzinfo=timezone.utc))
+upgrade = db.upgrade_facts(marks_from=datetime(2026, 1, 2, tzinfo=timezone.utc))
 print("READ", json.dumps({
     "versions": versions,
     "facts": {dag_id: [each.source, each.shape, *each.traits] for dag_id, each in facts.items()},
     "import_errors": db.import_errors(),
     "values": db.values(),
+    "schedules": {dag_id: [each.schedule.timetable, *each.schedule.runs] for dag_id, each in facts.items()},
+    "files": sorted({each.file for each in facts.values()}),
+    "errors": upgrade.error_texts, "changed": upgrade.changed_options, "unknown": upgrade.unknown_options,
+    "teams": upgrade.teams,
     "inventory": contents_to_text(store.get(INVENTORIES, "here")),
 }))
 """
@@ -106,6 +124,35 @@ try:
 except ConfigError as error:
     print("READ", error)
 """
+
+SCHEDULED = ("cron", "delta", "intervals", "triggers", "continuous")
+BREAK = """
+import sys
+from airflow import settings
+from airflow.models.errors import ParseImportError
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:
+    from airflow.models.dagbag import DagBag
+session = settings.Session()
+for name, trace in DagBag(sys.argv[1]).import_errors.items():
+    session.add(ParseImportError(filename=name, stacktrace=trace))
+session.commit()
+"""
+BROKEN = {
+    "module.py": "from airflow.operators.not_there import NotThere  # a dag\n",
+    "secret.py": "raise RuntimeError('postgres://me:tr0ub4dor@db')  # a dag of airflow\n",
+    "argument.py": """
+from datetime import datetime
+from airflow import DAG
+try:
+    from airflow.sdk import BaseOperator
+except ImportError:
+    from airflow.models.baseoperator import BaseOperator
+with DAG("argument", schedule=None, start_date=datetime(2024, 1, 1)):
+    BaseOperator(task_id="one", password="tr0ub4dor")
+""",
+}
 
 READ_VALUES = """
 import json
@@ -195,7 +242,7 @@ def regions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Region, Region]:
 def test_what_two_regions_have_in_common_reads_the_same(regions: tuple[Region, Region], both: Both) -> None:
     """Folder, database and key may differ. The exempt DAG is included."""
     one, other = both
-    assert set(one["facts"]) == {"plain", "past", "downstream", "mapped", "waits", "control"}
+    assert set(one["facts"]) == {"plain", "past", "downstream", "mapped", "waits", "control", *SCHEDULED}
     assert one["facts"] == other["facts"]
     assert one["values"] == other["values"]
     source = hashlib.md5((regions[0].dags / "dags.py").read_bytes()).hexdigest()[:16]
@@ -228,7 +275,7 @@ def test_traits_of_dags_that_depend_on_history(both: Both) -> None:
     tag dr:control.
     """
     facts = both[0]["facts"]
-    traits = {dag_id: each[2:] for dag_id, each in facts.items()}
+    traits = {dag_id: each[2:] for dag_id, each in facts.items() if dag_id not in SCHEDULED}
     assert traits == {
         "plain": [],
         "control": ["control"],
@@ -296,3 +343,82 @@ def test_a_stored_key_that_cannot_be_decrypted_is_an_error(regions: tuple[Region
         AIRFLOW__CORE__FERNET_KEY=other.environ["AIRFLOW__CORE__FERNET_KEY"],
     )
     assert "private_key_of_y cannot be decrypted" in text
+
+
+def test_the_next_runs_are_those_of_the_installed_airflow(both: Both) -> None:
+    """
+    Each mark is the same in all versions. The logical date of a cron string and of a timedelta is the one that this
+    version gives. A delta counts from midnight, and @continuous has no marks of its own.
+    """
+    from airflow import __version__
+
+    schedules = both[0]["schedules"]
+    is_2 = __version__.startswith("2.")
+
+    def due(dag_id: str) -> list[str]:
+        return [mark for _, mark in schedules[dag_id][1:]]
+
+    def dates(dag_id: str) -> list[str]:
+        return [date for date, _ in schedules[dag_id][1:]]
+
+    days = ["2026-01-02T06:30:00Z", "2026-01-05T06:30:00Z", "2026-01-06T06:30:00Z"]
+    assert due("cron") == days
+    assert dates("cron") == (["2026-01-01T06:30:00Z", *days[:2]] if is_2 else days)
+    hours = ["2026-01-02T06:00:00Z", "2026-01-02T12:00:00Z", "2026-01-02T18:00:00Z"]
+    assert due("delta") == hours
+    assert dates("delta") == (["2026-01-02T00:00:00Z", *hours[:2]] if is_2 else hours)
+    assert due("intervals") == [f"2026-01-0{day}T00:00:00Z" for day in (3, 4, 5)]
+    assert dates("intervals") == [f"2026-01-0{day}T00:00:00Z" for day in (2, 3, 4)]
+    assert due("triggers") == dates("triggers") == [f"2026-01-0{day}T23:00:00Z" for day in (2, 3, 4)]
+    assert schedules["cron"][0] == ("CronDataIntervalTimetable" if is_2 else "CronTriggerTimetable")
+    assert schedules["continuous"] == ["ContinuousTimetable"]
+    assert schedules["plain"] == ["NullTimetable"]
+    assert both[0]["files"] == ["dags.py"]
+    assert both[0]["teams"] == []
+
+
+def test_an_option_decides_what_a_cron_string_means(regions: tuple[Region, Region], both: Both) -> None:
+    """[scheduler] create_cron_data_intervals gives the cron string the timetable of the other major version."""
+    from airflow import __version__
+
+    region, text = regions[1], (regions[1].dags / "dags.py").read_text()
+    wanted = "False" if __version__.startswith("2.") else "True"
+    region.run("-m", "airflow", "dags", "reserialize", AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS=wanted)
+    changed = region.read()["schedules"]["cron"]
+    assert changed[0] != both[1]["schedules"]["cron"][0]
+    assert [mark for _, mark in changed[1:]] == [mark for _, mark in both[1]["schedules"]["cron"][1:]]
+    assert changed[1] != both[1]["schedules"]["cron"][1]
+    (region.dags / "dags.py").write_text(text)
+    region.run("-m", "airflow", "dags", "reserialize")
+
+
+def test_an_import_error_is_published_without_values(regions: tuple[Region, Region], tmp_path: Path) -> None:
+    """Airflow itself imports the files. Of an argument that an operator does not know, it stores the value, too."""
+    for name, text in BROKEN.items():
+        (tmp_path / name).write_text(text)
+    regions[1].run("-c", BREAK, str(tmp_path))
+    found = regions[1].read()
+    errors = {Path(name).name: text for name, text in found["errors"].items()}
+    assert errors["module.py"] == "ModuleNotFoundError: No module named 'airflow.operators.not_there'"
+    assert errors["secret.py"] == "RuntimeError"
+    assert errors["argument.py"].startswith(("AirflowException", "TypeError"))
+    assert "BaseOperator" in errors["argument.py"]
+    assert "tr0ub4dor" not in found["inventory"]
+
+
+def test_options_that_this_version_renamed_or_does_not_know(regions: tuple[Region, Region]) -> None:
+    """By Airflow's own tables. An option of a plugin's section is left out, and no value is published."""
+    from airflow import __version__
+
+    found = regions[0].read(
+        AIRFLOW__CORE__NOT_THERE="tr0ub4dor",
+        AIRFLOW__CORE__PARALLELISM="7",
+        AIRFLOW__SMTP__SMTP_HOST_CMD="echo",
+        AIRFLOW__OF_A_PLUGIN__X="tr0ub4dor",
+    )
+    assert found["unknown"] == ["core.not_there"]
+    assert found["changed"]["core.dag_concurrency"] == "core.max_active_tasks_per_dag"
+    removed = "core.task_runner"  # 3.0 removed it, and 2.11 lists it
+    assert found["changed"].get(removed) == (None if __version__.startswith("2.") else "")
+    assert "core.parallelism" not in found["changed"]
+    assert "tr0ub4dor" not in found["inventory"]

@@ -29,7 +29,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
-from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
+from airflow_provider_mwaa_dr.core.inventory import DagFacts, DagSchedule, Fingerprints, Inventory, UpgradeFacts
 from airflow_provider_mwaa_dr.core.item_kind import ItemKind
 from airflow_provider_mwaa_dr.core.lease import has_acknowledged
 from airflow_provider_mwaa_dr.core.ledger import Head, LedgerRun, LogEntry, RegionLedger, RunStatus
@@ -74,8 +74,18 @@ RECORD = FailoverRecord(
 )  # fmt: skip
 INVENTORY = Inventory(
     region=X, taken_at=AT, public_key="ab" * 32, options={"lease_s": "60"}, packages={"boto3": "1"},
-    dags={"orders": DagFacts(source="s", shape="t", traits=("depends_on_past",))}, import_errors=("a.py",),
+    dags={
+        "orders": DagFacts(
+            source="s", shape="t", traits=("depends_on_past",), file="o.py",
+            schedule=DagSchedule(timetable="Cron", runs=(("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"),)),
+        )
+    },
+    import_errors=("a.py",),
     names={"pools": ("default_pool",)}, fingerprints={Y: Fingerprints(key_id="k", values={"pools": {"p": "f"}})},
+    upgrade=UpgradeFacts(
+        marks_from=AT, error_texts={"a.py": "SyntaxError"}, changed_options={"core.x": "core.y"},
+        unknown_options=("core.z",), teams=("sales",),
+    ),
 )  # fmt: skip
 
 

@@ -73,6 +73,29 @@ def claim(environment: str, problem: str) -> Change:
     return change
 
 
+def upgrade(region: str, **changes: object) -> Change:
+    """Change what a region's agent lists for an upgrade."""
+
+    def change(ready: ReadySet) -> None:
+        found = ready.world.store.get(INVENTORIES, region)
+        assert found is not None
+        assert found.upgrade is not None
+        ready.change(region, upgrade=replace(found.upgrade, **changes))  # type: ignore[arg-type]
+
+    return change
+
+
+def airflow(region: str, version: str) -> Change:
+    """Change the version of Airflow in a region's inventory."""
+
+    def change(ready: ReadySet) -> None:
+        found = ready.world.store.get(INVENTORIES, region)
+        assert found is not None
+        ready.change(region, packages={**found.packages, "apache-airflow": version})
+
+    return change
+
+
 def drop(ready: ReadySet, kind: str, region: str) -> None:
     """Remove all names of one kind from a region's inventory."""
     found = ready.world.store.get(INVENTORIES, region)

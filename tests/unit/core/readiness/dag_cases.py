@@ -11,6 +11,7 @@ from tests.unit.core.readiness.case import (
     WARN,
     Case,
     accept,
+    airflow,
     dag,
     environment,
     forget,
@@ -18,6 +19,7 @@ from tests.unit.core.readiness.case import (
     lose_the_snapshot,
     pause_the_standby,
     revive,
+    upgrade,
 )
 
 CASES = [
@@ -143,6 +145,19 @@ CASES = [
         spoil=lambda ready: (ready.change(A, import_errors=("o.py",)), ready.change(B, import_errors=("o.py",))),
         verdict=WARN,
         why="cannot be imported in either region: o.py",
+    ),
+    Case(
+        check="imports",
+        spoil=lambda ready: (
+            ready.change(B, import_errors=("dag_00.py", "o.py")),
+            upgrade(B, error_texts={"dag_00.py": "ModuleNotFoundError: No module named 'x'", "o.py": ""})(ready),
+            airflow(B, "3.4.0")(ready),
+        ),
+        verdict=FAIL,
+        why="dag_00.py: ModuleNotFoundError: No module named 'x' (us-east-1 only); cannot be imported in us-east-1 "
+        "only: o.py; DAGs of us-east-2 in these files: dag_00",
+        advice="ruff check --select AIR",
+        fix=lambda ready: ready.change(B, import_errors=()),
     ),
     Case(
         check="code",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from tests.unit.core.dr_set import A, B
 from tests.unit.core.readiness.case import (
@@ -204,6 +205,20 @@ CASES = [
         why="in different versions: pandas",
         advice="with pinned versions",
         fix=write_again,
+    ),
+    Case(
+        check="packages",
+        spoil=lambda ready: ready.change(
+            B,
+            packages={"apache-airflow": "2.11.2", "airflow-provider-mwaa-dr": __version__, "pandas": "1.5.3"},
+        ),
+        verdict=WARN,
+        why="pandas: 2.1.0 in us-east-2 and 1.5.3 in us-east-1",
+        advice="with pinned versions",
+        fix=lambda ready: ready.change(
+            B,
+            packages={"apache-airflow": "3.2.1", "airflow-provider-mwaa-dr": __version__, "pandas": "2.3.3"},
+        ),
     ),
     Case(
         check="capacity",

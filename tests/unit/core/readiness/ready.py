@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.core.config import DRConfig, parse_config
-from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
+from airflow_provider_mwaa_dr.core.inventory import DagFacts, DagSchedule, Fingerprints, Inventory, UpgradeFacts
 from airflow_provider_mwaa_dr.core.ports import INVENTORIES, RECORDS, Environment, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.examination import examine
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG, CheckResult
@@ -23,6 +23,11 @@ SETTINGS = {
     "state_table_replicas": f"{A},{B}",
     "heartbeat_s": "1",
 }
+MIDNIGHT = datetime(2026, 1, 2, tzinfo=timezone.utc)
+DAILY = DagSchedule(
+    timetable="CronTriggerTimetable",
+    runs=tuple((f"2026-01-0{day}T00:00:00Z", f"2026-01-0{day}T00:00:00Z") for day in (3, 4, 5)),
+)
 
 
 @dataclass
@@ -88,7 +93,10 @@ def inventory(region: str, other: str, at: datetime) -> Inventory:
             "state_table_replicas": f"{A},{B}",
         },
         packages={"apache-airflow": "3.3.1", "airflow-provider-mwaa-dr": __version__, "pandas": "2.1.0"},
-        dags={dag_id: DagFacts(source="s", shape="x") for dag_id in [*DAGS, TEST_DAG, "dr_failover"]},
+        dags={
+            dag_id: DagFacts(source="s", shape="x", schedule=DAILY, file=f"{dag_id}.py")
+            for dag_id in [*DAGS, TEST_DAG, "dr_failover"]
+        },
         names={"pools": ("default_pool", "etl"), "variables": ("bucket",), "connections": ("warehouse",)},
         fingerprints={
             other: Fingerprints(
@@ -100,6 +108,7 @@ def inventory(region: str, other: str, at: datetime) -> Inventory:
                 },
             )
         },
+        upgrade=UpgradeFacts(marks_from=MIDNIGHT, changed_options={"core.old": "core.new", "core.gone": ""}),
     )
 
 

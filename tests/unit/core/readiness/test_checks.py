@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
-from airflow_provider_mwaa_dr.core.readiness import dags, environments, tables
+from airflow_provider_mwaa_dr.core.readiness import dags, environments, tables, upgrade
 from airflow_provider_mwaa_dr.core.readiness.checks import ADVISORY_CHECKS, NAMES
 from airflow_provider_mwaa_dr.core.readiness.model import CONTROL_DAGS, Verdict
 from airflow_provider_mwaa_dr.core.readiness.refusals import REFUSALS
 from airflow_provider_mwaa_dr.exceptions import NotReadyError
 from tests.unit.core.dr_set import A, B, request
-from tests.unit.core.readiness import dag_cases, environment_cases, refusal_cases, table_cases
+from tests.unit.core.readiness import dag_cases, environment_cases, refusal_cases, table_cases, upgrade_cases
 from tests.unit.core.readiness.case import FAIL, WARN, Case, accept
 from tests.unit.core.readiness.ready import ReadySet
 
@@ -26,6 +26,7 @@ CASES = [
     *table_cases.CASES,
     *environment_cases.CASES,
     *dag_cases.CASES,
+    *upgrade_cases.CASES,
     Case(
         check="accepted",
         spoil=accept("agents,nonsense:x,dags:y"),
@@ -76,7 +77,7 @@ def test_every_check_is_listed_once() -> None:
     """A check that ADVISORY_CHECKS does not list would never run."""
     defined = [
         check
-        for module in (tables, environments, dags)
+        for module in (tables, environments, dags, upgrade)
         for name, check in inspect.getmembers(module, inspect.isfunction)
         if name.startswith("check_") and check.__module__ == module.__name__
     ]

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, exists, insert, or_, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
-from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun, RunKey, mark_of
+from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, EVENT_TRIGGERED, LedgerRun, RunKey, mark_of, triggered_at
 from airflow_provider_mwaa_dr.plugins.metadata.notes import compose_note
 from airflow_provider_mwaa_dr.plugins.metadata.own_ends import is_skipped
 from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
@@ -226,7 +226,7 @@ def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> 
         "data_interval_end": run.data_interval_end,
         "conf": conf,
         LOGICAL_DATE.name: run.logical_date,
-        "run_after": run.run_after or run.data_interval_end or run.logical_date or now,
+        "run_after": _due(run) or now,
         "external_trigger": run_type == "manual",
         "created_dag_version_id": version,
         "partition_key": run.partition_key,
@@ -238,6 +238,16 @@ def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> 
         values["last_scheduling_decision"] = values[QUEUE_DATE.name]
         values["context_carrier"] = new_trace_carrier(run.dag_id, run_type, conf)
     return existing_columns(RUNS, values)
+
+
+def _due(run: LedgerRun) -> datetime | None:
+    """
+    Return when a run was due. Airflow 2 does not store it.
+
+    Airflow gives the next run that events trigger the events since this time. Airflow 2 gives such a run the interval
+    of the run that caused the event, which ends before the event.
+    """
+    return triggered_at(run) if run.run_type in EVENT_TRIGGERED else run.run_after or mark_of(run)
 
 
 def insert_tasks(connection: Any, runs: Sequence[LedgerRun]) -> None:

@@ -176,10 +176,28 @@ def test_a_run_that_returns_to_its_own_region_keeps_its_events(
     assert (consumer.in_context(run_id), consumer.count()) == (before, (3, 3))
 
 
-def test_the_next_run_gets_only_later_events(database: Database, agent_db: Any, consumer: Consumer) -> None:
-    """Also of a consumer whose run ended in the other region: its run is adopted, and Airflow continues after it."""
+@pytest.mark.parametrize("era", ["own", "2", "3"])
+def test_the_next_run_gets_only_later_events(database: Database, agent_db: Any, consumer: Consumer, era: str) -> None:
+    """
+    Also of a consumer whose run ended in the other region: its run is adopted, and Airflow continues after it.
+
+    Airflow 2 gives the run the interval of the run that caused the event, which ended before the event.
+    """
     run_id = consumer.trigger()
     interrupted = ledger_of(agent_db, run_id, status=RunStatus.INTERRUPTED)
+    at = interrupted.run_after or interrupted.logical_date
+    assert at is not None
+    if era == "2":
+        interval = at - timedelta(minutes=5)
+        interrupted = replace(
+            interrupted, run_type="dataset_triggered", run_after=None, logical_date=at,
+            data_interval_start=interval, data_interval_end=interval,
+        )  # fmt: skip
+    elif era == "3":
+        interrupted = replace(
+            interrupted, run_type="asset_triggered", run_after=at, logical_date=None,
+            data_interval_start=None, data_interval_end=None,
+        )  # fmt: skip
     consumer.add_consumer("invoices")
     ended = replace(interrupted, dag_id="invoices", status=RunStatus.SUCCESS, events=None)
     consumer.lose()

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_mwaa_dr.core.state import DRState
 
 
 class DRError(Exception):
@@ -141,7 +144,7 @@ class StaleStateError(StateError):
     :param found: the stored state, as the condition check returned it; None if there is none.
     """
 
-    def __init__(self, expected: int | None, found: Any) -> None:
+    def __init__(self, expected: int | None, found: DRState | None) -> None:
         found_version = getattr(found, "version", None)
         super().__init__(
             f"Another caller changed the state: expected version {expected}, found {found_version}.",

@@ -8,6 +8,7 @@ check that no part is stale.
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import re
 import sys
@@ -118,6 +119,25 @@ def checks(module: str) -> str:
     return table(("check", "examines"), rows)
 
 
+# The hook.
+
+
+def hook_methods() -> str:
+    """Return the table of the public methods of ``DRStateHook``, from its source: it needs Airflow to be imported."""
+    source = (ROOT / "airflow_provider_mwaa_dr" / "hooks" / "dr_state.py").read_text(encoding="utf-8")
+    (hook,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "DRStateHook")
+    rows = []
+    for method in hook.body:
+        if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+            arguments = ast.unparse(method.args).removeprefix("self").removeprefix(", ")
+            name = method.name if method.decorator_list else f"{method.name}({arguments})"
+            first = (ast.get_docstring(method) or "").split("\n\n")[0]
+            text = re.sub(r":\w+:`[~.]*([^`]*)`", r"`\1`", first.split(":raises")[0].split(":param")[0])
+            returns = ast.unparse(method.returns) if method.returns is not None else ""
+            rows.append((code(cell(name)), code(cell(returns)), cell(text).replace("``", "`")))
+    return table(("method or attribute", "type", "what it returns or does"), rows)
+
+
 # Items of the tables.
 
 
@@ -191,6 +211,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "checks of dags": partial(checks, "dags"),
     "checks of upgrade": partial(checks, "upgrade"),
     "check of differences": partial(checks, "checks"),
+    "hook methods": hook_methods,
     "items": items,
     "runs": runs,
     "transitions": transitions,

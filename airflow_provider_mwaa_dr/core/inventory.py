@@ -160,7 +160,11 @@ def time_text(at: datetime) -> str:
 
 
 def contents_from_values(found: Mapping[str, Any], *, region: str, taken_at: datetime, public_key: str) -> Inventory:
-    """Return the inventory from a JSON object; ignores unknown keys of other versions, and missing keys are empty."""
+    """
+    Return the inventory from a JSON object, in which the store has decoded times.
+
+    Unknown keys of other versions are ignored, and missing keys are empty.
+    """
     schedules, files, upgrade = found.get("schedules") or {}, found.get("files") or {}, found.get("upgrade")
     return Inventory(
         region=region,
@@ -197,7 +201,7 @@ def _schedule_from_values(found: Sequence[str] | None) -> DagSchedule | None:
 
 def _upgrade_from_values(found: Mapping[str, Any]) -> UpgradeFacts:
     return UpgradeFacts(
-        marks_from=datetime.fromisoformat(found["marks_from"].replace("Z", "+00:00")),
+        marks_from=found["marks_from"],
         error_texts=found.get("error_texts") or {},
         changed_options=found.get("changed_options") or {},
         unknown_options=tuple(found.get("unknown_options") or ()),

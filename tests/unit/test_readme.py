@@ -369,6 +369,31 @@ def test_every_public_class_is_in_the_reference() -> None:
             assert f"| `{name}` | `{module}` |" in text
 
 
+def test_the_readme_imports_every_public_class_and_names_methods_of_the_hook() -> None:
+    """Like the reference, it becomes stale with each new class."""
+    section = README.read_text(encoding="utf-8").split("## For DAG authors")[1].split("\n## ")[0]
+    (block,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    imported = {
+        (node.module, name.name)
+        for node in ast.parse(block).body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    declared = [part for kind in ("hooks", "operators", "sensors") for part in get_provider_info()[kind]]
+    defined = {
+        (module, node.name)
+        for part in declared
+        for module in part["python-modules"]
+        for node in ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    }
+    assert imported == defined
+    methods = re.findall(r"`(?:DRStateHook\(\)\.)?(\w+)\(\)`", section)
+    reference = page("reference/operators")
+    assert methods == ["is_active", "active_region", "active_state", "get_state"]
+    assert [name for name in methods if f"| `{name}(" not in reference] == []
+
+
 def test_every_rule_that_a_test_takes_out_guards_an_invariant() -> None:
     """The page on the protocol names exactly the rules that the simulation and the exploration disable."""
     rows = re.findall(r"^\| .*? \| (`with.*?) \|$", page("explanation/protocol"), flags=re.MULTILINE)

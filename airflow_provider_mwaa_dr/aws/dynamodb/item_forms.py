@@ -217,6 +217,7 @@ def _inventory_from_pages(
     problem = problem_of(values, contents.INVENTORY_CONTENTS)
     if problem is not None:
         return problem
+    values = contents.decoded(values, contents.INVENTORY_CONTENTS)
     return contents_from_values(
         values, region=region, taken_at=items.to_time(manifest["taken_at"]), public_key=manifest["public_key"]
     )

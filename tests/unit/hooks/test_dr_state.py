@@ -19,6 +19,7 @@ from airflow_provider_mwaa_dr.exceptions import (
     StateUnreachableError,
     UnusableStateError,
 )
+from airflow_provider_mwaa_dr.pytest_plugin import DRSet
 from airflow_provider_mwaa_dr.testing import InMemoryStateStore, ManualClock
 from tests.documents import blocks, page
 
@@ -185,4 +186,4 @@ def test_the_tests_that_the_documents_show_pass() -> None:
     tests = [name for name in names if name.startswith("test_")]
     assert tests == ["test_only_the_active_region_publishes", "test_an_unknown_role_is_an_error"]
     for name in tests:
-        names[name]()
+        names[name](DRSet())

@@ -195,6 +195,17 @@ def test_a_field_of_an_entry_that_is_null_is_the_same_as_one_that_is_missing(nam
     assert null.unreadable is None
 
 
+def test_a_time_in_an_inventory_may_have_each_form_that_is_valid() -> None:
+    """A text that the check of the field accepts must not end the reader with a ValueError."""
+    values = json.loads(contents_to_text(INVENTORY))
+    values["upgrade"]["marks_from"] = " 2026-02-26 11:30+01:00 "
+    body = zlib.compress(json.dumps(values).encode())
+    found = state_store_of(with_body(STATE_ITEMS, "INVENTORY#", body)).get(INVENTORIES, X)
+    assert found is not None
+    assert found.upgrade is not None
+    assert found.upgrade.marks_from == datetime(2026, 2, 26, 10, 30, tzinfo=timezone.utc)
+
+
 def test_a_field_of_an_inventory_that_is_null_is_empty() -> None:
     empty = Inventory(region="r", taken_at=datetime(2026, 1, 1, tzinfo=timezone.utc), public_key="")
     null = dict.fromkeys(json.loads(contents_to_text(empty)))

@@ -67,20 +67,27 @@ class KeyPair:
         """Return a new key pair."""
         return cls(secrets.token_hex(_KEY_BYTES))
 
+    def exchange(self, other: str) -> bytes:
+        """
+        Return the secret of an X25519 exchange with the owner of the public key *other*.
+
+        :raises ValueError: *other* is no public key, or one of an earlier version, which does not last.
+        """
+        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey  # noqa: PLC0415
+
+        if not other.startswith(_LASTING):
+            raise ValueError("not a lasting public key")
+        public = X25519PublicKey.from_public_bytes(bytes.fromhex(other.removeprefix(_LASTING)))
+        return self._private.exchange(public)
+
     def agree(self, other: str) -> SharedKey | None:
         """
         Return the key shared with the region whose public key is *other*.
 
         None if *other* is no public key, or one of an earlier version, which does not last.
         """
-        from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey  # noqa: PLC0415
-
-        if not other.startswith(_LASTING):
-            return None
         try:
-            shared = self._private.exchange(
-                X25519PublicKey.from_public_bytes(bytes.fromhex(other.removeprefix(_LASTING)))
-            )
+            shared = self.exchange(other)
         except ValueError:
             return None
         both = json.dumps(sorted((self.public, other))).encode()

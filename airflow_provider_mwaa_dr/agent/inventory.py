@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import Protocol
 
 from airflow_provider_mwaa_dr.agent.peer_keys import PeerKeys, SecretStore
+from airflow_provider_mwaa_dr.agent.settings_carrier import SettingsCarrier
 from airflow_provider_mwaa_dr.core.config import OPTIONS, DRConfig
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.inventory import (
@@ -70,6 +71,7 @@ class InventoryKeeper:
     :param peers: the regions in ``[dr] environments``, for which the inventory has fingerprints.
     :param every_s: seconds between two inventories.
     :param exempt_dags: ``[dr] exempt_dags``.
+    :param carrier: copies settings, and reports on it in the inventory; None: nothing is copied.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class InventoryKeeper:
         peers: Collection[str],
         every_s: float,
         exempt_dags: Collection[str] = (),
+        carrier: SettingsCarrier | None = None,
     ) -> None:
         self._exempt_dags = frozenset(exempt_dags)
+        self._carrier = carrier
         self._store = store
         self._db = db
         self._clock = clock
@@ -111,6 +115,10 @@ class InventoryKeeper:
     def error(self) -> str | None:
         """Why the last inventory could not be taken, or has no fingerprints for a peer; None if neither is so."""
         return self._error.value
+
+    def make_due(self) -> None:
+        """Let the next turn take an inventory: settings have changed."""
+        self._next_at = 0.0
 
     def try_turn(self) -> None:
         """Take part of the next inventory, as :meth:`turn` does; never raises, but stores and logs an error."""
@@ -188,6 +196,7 @@ class InventoryKeeper:
                 for peer, key in sorted(shared.items())
             },
             upgrade=self._db.upgrade_facts(marks_from=marks_from),
+            settings=self._carrier.report if self._carrier is not None else None,
         )
 
 

@@ -25,6 +25,7 @@ from airflow_provider_mwaa_dr.agent.ports import GateCounts, RegionDb
 from airflow_provider_mwaa_dr.agent.process import Process
 from airflow_provider_mwaa_dr.agent.region_list import RegionList
 from airflow_provider_mwaa_dr.agent.report import Reporter
+from airflow_provider_mwaa_dr.agent.settings_carrier import SettingsCarrier
 from airflow_provider_mwaa_dr.agent.state_reader import OlderStateError, StateChangedError, StateReader
 from airflow_provider_mwaa_dr.agent.triggerers import TriggererList
 from airflow_provider_mwaa_dr.agent.waits import WaitsReader
@@ -62,6 +63,7 @@ class AgentLoop:
     :param counts: the gate's counts, for the heartbeat.
     :param view: the last view of an earlier agent in this process.
     :param inventory: lists the DAGs and settings of the region's Airflow; None: this agent lists none.
+    :param carrier: copies settings between the sites; None: this agent copies none. It needs *inventory*.
     :param metrics: where the agent publishes its figures; None: this agent publishes none.
     :param start_sender: starts a process that sends notifications; None: this agent sends none.
     """
@@ -78,6 +80,7 @@ class AgentLoop:
         airflow_version: str,
         view: View | None = None,
         inventory: InventoryKeeper | None = None,
+        carrier: SettingsCarrier | None = None,
         metrics: Publisher | None = None,
         start_sender: StartSender | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class AgentLoop:
         self._db = db
         self._clock = clock
         self._inventory = inventory
+        self._carrier = carrier
         self._acknowledgements = Acknowledgements(db)
         self._confirmation = Confirmation(config)
         self._observer = Observer(store, clock, every_s=config.heartbeat_s, is_on=config.eventual_mode is None)
@@ -128,6 +132,7 @@ class AgentLoop:
             confirmation=self._confirmation,
             observer=self._observer,
             inventory=inventory,
+            carrier=carrier,
             metrics=metrics,
         )
         self._heartbeat = Heartbeat(
@@ -380,6 +385,8 @@ class AgentLoop:
                 reconciled = state.epoch
         else:
             self._leader.stop()
+            if self._carrier is not None:
+                self._carrier.forget()
         self._housekeeping.turn(state)
         if view is None or not view.problems:
             self._reader.role.reconciled = reconciled
@@ -394,6 +401,8 @@ class AgentLoop:
             and self._inventory is not None
         ):
             self._inventory.try_turn()
+            if self._carrier is not None and reconciled == state.epoch and self._carrier.try_turn(state):
+                self._inventory.make_due()
         return has_reconciled or has_listed
 
     def _stand_aside(self, state: DRState | None, schedulers: tuple[str, ...]) -> None:

@@ -68,7 +68,7 @@ class PeerKeys:
             key = self._key_pair().agree(public) if public is not None else None
             if public is None or key is None:
                 continue
-            name = f"key_of_{peer}_for_{self._region}"
+            name = self._pinned(peer)
             if self._secrets.add_secret(name, public) == public:
                 keys[peer] = key
                 continue
@@ -78,6 +78,14 @@ class PeerKeys:
                 f"not, find out what wrote the item INVENTORY#{peer}"
             )
         return keys, "; ".join(reasons) or None
+
+    def pair_with(self, peer: str) -> tuple[KeyPair, str] | None:
+        """Return the region's own key pair, and the public key of *peer* that it accepted; None if it has none."""
+        public = self._secrets.secret(self._pinned(peer))
+        return None if public is None else (self._key_pair(), public)
+
+    def _pinned(self, peer: str) -> str:
+        return f"key_of_{peer}_for_{self._region}"
 
     def _key_pair(self) -> KeyPair:
         if self._own is None:

@@ -12,6 +12,7 @@ from airflow_provider_mwaa_dr.agent.metrics import Figures, Publisher
 from airflow_provider_mwaa_dr.agent.observer import Observer
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
 from airflow_provider_mwaa_dr.agent.process import Process
+from airflow_provider_mwaa_dr.agent.settings_carrier import SettingsCarrier
 from airflow_provider_mwaa_dr.agent.state_reader import StateReader
 from airflow_provider_mwaa_dr.agent.triggerers import TriggererList
 from airflow_provider_mwaa_dr.agent.waits import WaitsReader
@@ -28,6 +29,7 @@ class Reporter:
     Collects what the parts of one agent know. Makes no call to a table or database, and changes nothing.
 
     :param inventory: None if this agent lists none.
+    :param carrier: None if this agent copies no settings.
     :param metrics: where the agent publishes its figures; None if it publishes none.
     """
 
@@ -46,6 +48,7 @@ class Reporter:
         confirmation: Confirmation,
         observer: Observer,
         inventory: InventoryKeeper | None,
+        carrier: SettingsCarrier | None,
         metrics: Publisher | None,
     ) -> None:
         self._process = process
@@ -61,6 +64,7 @@ class Reporter:
         self._confirmation = confirmation
         self._observer = observer
         self._inventory = inventory
+        self._carrier = carrier
         self._metrics = metrics
 
     def awaited(self) -> tuple[object, ...]:
@@ -77,6 +81,7 @@ class Reporter:
             self._leader.closer.unclosed,
             ledger.wait.error,
             self._inventory_error,
+            self._settings_problem,
             self._reader.held_because,
             self._reader.lease_s,
             (self._leader.restorer.version, self._leader.restorer.left),
@@ -151,6 +156,7 @@ class Reporter:
             lists_dags=True,
             restored_version=self._leader.restorer.version,
             not_restored=self._leader.restorer.left,
+            settings_problem=self._settings_problem,
             silent=self._observer.silent(),
             knows_hold=True,
         )
@@ -211,6 +217,10 @@ class Reporter:
         if exempt is None or len(exempt) <= _MOST_EXEMPT:
             return exempt
         return (*exempt[:_MOST_EXEMPT], f"and {len(exempt) - _MOST_EXEMPT} more")
+
+    @property
+    def _settings_problem(self) -> str | None:
+        return self._carrier.problem if self._carrier is not None else None
 
     @property
     def _inventory_error(self) -> str | None:

@@ -184,6 +184,8 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         yield "    As a standby, the region loses the messages that they take. Install the provider, and restart them."
     if found["inventory_error"]:
         yield f"  its inventory is incomplete or missing: {found['inventory_error']}"
+    if found["settings_problem"]:
+        yield f"  copies of settings: {found['settings_problem']}"
     if found["exempt"]:
         yield f"  DAGs that no promise covers (exempt): {', '.join(found['exempt'])}"
     if found["closed"]:

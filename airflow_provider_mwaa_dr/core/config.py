@@ -63,6 +63,17 @@ class Eventual(str, Enum):
         return "if the copy of one region cannot be read, all other regions hold"
 
 
+class Carry(str, Enum):
+    """What the agents do with a kind of settings that differs between the active site and the standby."""
+
+    REPORT = "report"
+    """They only report it."""
+    ADD = "add"
+    """They copy what the standby does not have."""
+    MIRROR = "mirror"
+    """They also copy changes, except over a value that was changed in the standby. Deletions are only listed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DRConfig:
     """
@@ -103,6 +114,9 @@ class DRConfig:
     eventual: Eventual = Eventual.AVAILABLE
     exempt_dags: frozenset[str] = frozenset()
     accepted_differences: tuple[str, ...] = ()
+    carry_variables: Carry = Carry.REPORT
+    carry_connections: Carry = Carry.REPORT
+    carry_pools: Carry = Carry.REPORT
     problems: tuple[str, ...] = ()
     contradiction: str = ""
     environment: str = ""
@@ -112,6 +126,12 @@ class DRConfig:
     def sites(self) -> Sites:
         """The sites of the DR set; none if no environments are set."""
         return Sites.of(self.environments)
+
+    @property
+    def carries(self) -> Mapping[str, Carry]:
+        """What the agents copy, by kind; empty if they copy nothing."""
+        found = {"variables": self.carry_variables, "connections": self.carry_connections, "pools": self.carry_pools}
+        return found if set(found.values()) != {Carry.REPORT} else {}
 
     @property
     def own_aws_region(self) -> str:
@@ -241,6 +261,24 @@ def _consistency(text: str) -> TableConsistency:
 
 def _eventual(text: str) -> Eventual:
     return Eventual(text.strip().lower())
+
+
+def _carry(text: str) -> Carry:
+    return Carry(text.strip().lower())
+
+
+def _carry_option(kind: str) -> Option[Carry]:
+    return Option(
+        name=f"carry_{kind}",
+        type="string",
+        default=Carry.REPORT.value,
+        allowed="report, add and mirror",
+        parse=_carry,
+        example=Carry.ADD.value,
+        description=f"What the agents do with {kind} that differ between the active environment and the standby: "
+        "report only lists them; add copies those that the standby does not have; mirror also copies changes, except "
+        "over a value that was changed in the standby. Nothing is deleted. Set the same value in both environments.",
+    )
 
 
 OPTIONS: tuple[Option[Any], ...] = (
@@ -497,6 +535,9 @@ OPTIONS: tuple[Option[Any], ...] = (
         example="capacity,variables:bucket_*",
         description="Intended differences between the regions, for mwaa-dr check. NAME may have wildcards.",
     ),
+    _carry_option("variables"),
+    _carry_option("connections"),
+    _carry_option("pools"),
 )
 
 

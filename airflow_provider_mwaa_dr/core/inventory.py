@@ -16,6 +16,8 @@ from datetime import datetime, timezone
 from itertools import chain
 from typing import Any
 
+from airflow_provider_mwaa_dr.core.carrying import CarryReport, report_from_values, report_to_values
+
 KEYED = ("pools", "variables", "connections")
 """Kinds of objects whose names are listed, and whose values are compared only by fingerprint."""
 DEPENDS_ON_PAST = "depends_on_past"
@@ -105,6 +107,7 @@ class Inventory:
     :param names: the names of each kind of :data:`KEYED` in the metadata database.
     :param fingerprints: fingerprints by the other region.
     :param upgrade: None if the agent's version does not list this.
+    :param settings: what the region copies; None if it copies nothing, and in earlier versions.
     """
 
     region: str
@@ -117,6 +120,7 @@ class Inventory:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fingerprints: Mapping[str, Fingerprints] = field(default_factory=dict)
     upgrade: UpgradeFacts | None = None
+    settings: CarryReport | None = None
 
 
 def contents_to_text(inventory: Inventory) -> str:
@@ -139,6 +143,7 @@ def contents_to_text(inventory: Inventory) -> str:
             },
             "files": {dag_id: facts.file for dag_id, facts in inventory.dags.items() if facts.file},
             "upgrade": None if inventory.upgrade is None else _upgrade_to_values(inventory.upgrade),
+            **({"settings": report_to_values(inventory.settings)} if inventory.settings is not None else {}),
         },
         sort_keys=True,
     )
@@ -189,6 +194,7 @@ def contents_from_values(found: Mapping[str, Any], *, region: str, taken_at: dat
             for peer, prints in (found.get("fingerprints") or {}).items()
         },
         upgrade=None if upgrade is None else _upgrade_from_values(upgrade),
+        settings=report_from_values(found["settings"]) if found.get("settings") is not None else None,
     )
 
 

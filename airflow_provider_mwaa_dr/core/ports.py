@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Protocol, TypeVar
 
+from airflow_provider_mwaa_dr.core.carrying import SettingsOffer
 from airflow_provider_mwaa_dr.core.config import TableConsistency
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.item_kind import Home, ItemKind
@@ -134,6 +135,8 @@ class AgentStatus:
     :param restored_version: the version of the state, in RESUMING, under which the agent has made the recorded set the
         unpaused DAGs of its region. None in every other phase.
     :param not_restored: how many DAGs it could not pause or unpause then.
+    :param settings_problem: why the agent copies no settings, or which ones of a standby are not replaced; None while
+        neither is so, and if the agent copies none.
     :param silent: the heartbeats of all regions that this agent has observed to be silent.
     :param knows_hold: whether this version waits while a plan is halted. Earlier versions drop the fields of the plan
         that say so, and continue it.
@@ -191,6 +194,7 @@ class AgentStatus:
     lists_dags: bool = False
     restored_version: int | None = None
     not_restored: int = 0
+    settings_problem: str | None = None
 
     @property
     def number(self) -> str | None:
@@ -476,6 +480,14 @@ PAUSED_SETS: ItemKind[DagSet] = ItemKind(
 """The DAGs of a region that ``mwaa-dr pause`` paused, and that ``mwaa-dr unpause`` has not unpaused."""
 INVENTORIES: ItemKind[Inventory] = ItemKind(
     name="inventory", key="INVENTORY#{}", id_of=lambda inventory: inventory.region, home=Home.REGION
+)
+SETTINGS_OFFERS: ItemKind[SettingsOffer] = ItemKind(
+    name="offer of settings",
+    key="SETTINGS#{}",
+    id_of=lambda offer: offer.source,
+    home=Home.REGION,
+    # A scheduler that still works under an earlier epoch must not replace the offer of a later one.
+    progress=lambda offer: offer.epoch,
 )
 DAG_SETS: ItemKind[DagSet] = ItemKind(
     name="set of DAGs", key="PAUSED#{}", id_of=lambda dags: dags.id, home=Home.PLAN, is_final=True

@@ -188,6 +188,7 @@ def _region_document(role: Role, watched: Sequence[WatchedAgent], silence_s: flo
         "repeats": list(leader.repeats) if leader is not None else [],
         "unread": list(leader.unread) if leader is not None else [],
         "inventory_error": leader.inventory_error if leader is not None else None,
+        "settings_problem": leader.settings_problem if leader is not None else None,
         "exempt": list(leader.exempt) if leader is not None and leader.exempt is not None else None,
         "unguarded_triggerers": list(leader.unguarded) if leader is not None else [],
         "leftovers": leader.unclosed_runs if leader is not None else None,

@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper, option_tex
 from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.agent.metrics import Metrics, Publishers, Stats
 from airflow_provider_mwaa_dr.agent.ports import GateCounts
+from airflow_provider_mwaa_dr.agent.settings_carrier import SettingsCarrier
 from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
@@ -57,11 +58,12 @@ class Gate:
     def __init__(self, *, config: DRConfig, job: Any, clock: Clock) -> None:
         # This imports Airflow's models. A task process of Airflow 3 must not import them, and a hook of the scheduler
         # must not be the first to import them.
-        from airflow_provider_mwaa_dr.plugins.metadata import database, inventory, starting_run  # noqa: PLC0415
+        from airflow_provider_mwaa_dr.plugins.metadata import database, inventory, settings, starting_run  # noqa: PLC0415
 
         self._starting_run = starting_run
         self._db = database.MetadataDb(job, exempt_dags=config.exempt_dags)
         self._inventory_db = inventory.MetadataInventoryDb()
+        self._settings_db = settings.MetadataSettingsDb()
         self._config = config
         self._clock = clock
         self._pid = os.getpid()
@@ -261,6 +263,18 @@ class Gate:
         from airflow_provider_mwaa_dr.plugins import send_notifications  # noqa: PLC0415  (a task process does not need it)
 
         store = conf.state_store(self._config, self._clock)
+        every_s, carrier = min(60.0, 12 * self._config.heartbeat_s), None
+        if self._config.carries:
+            carrier = SettingsCarrier(
+                store,
+                self._settings_db,
+                self._clock,
+                region=self._config.region,
+                peers=self._config.environments,
+                modes=self._config.carries,
+                accepted=self._config.accepted_differences,
+                every_s=every_s,
+            )
         inventory = InventoryKeeper(
             store,
             self._inventory_db,
@@ -268,8 +282,9 @@ class Gate:
             region=self._config.region,
             options=option_texts(self._config),
             peers=self._config.environments,
-            every_s=min(60.0, 12 * self._config.heartbeat_s),
+            every_s=every_s,
             exempt_dags=self._config.exempt_dags,
+            carrier=carrier,
         )
         return AgentLoop(
             config=self._config,
@@ -281,6 +296,7 @@ class Gate:
             airflow_version=airflow_version,
             view=self._loop.view if self._loop is not None else None,
             inventory=inventory,
+            carrier=carrier,
             metrics=self._metrics,
             start_sender=send_notifications.start,
         )

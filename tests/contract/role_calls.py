@@ -16,6 +16,7 @@ from airflow_provider_mwaa_dr.aws.cloudwatch import SEND_EVERY_S, CloudWatchStat
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import ports
+from airflow_provider_mwaa_dr.core.carrying import SettingsOffer
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
 from airflow_provider_mwaa_dr.core.inventory import Inventory
@@ -28,6 +29,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     PAUSED_SETS,
     RECORDS,
     REPORTS,
+    SETTINGS_OFFERS,
     SNAPSHOTS,
     TRIGGERERS,
     UNPUBLISHED_EVENTS,
@@ -159,6 +161,14 @@ def uses_of_state(
         store.put(INVENTORIES, inventory)
         store.put(INVENTORIES, inventory)
 
+    def offers() -> None:
+        offer = SettingsOffer(
+            source=region, target=B if region == A else A, epoch=1, number=1, sealed_at=now, key_id="k",
+            ephemeral_key="e", values={"variables": {"a": b"sealed"}},
+        )  # fmt: skip
+        store.put(SETTINGS_OFFERS, offer)
+        store.put(SETTINGS_OFFERS, offer)
+
     return {
         "observe": lambda: store.observe(region),
         "read": store.read,
@@ -189,6 +199,8 @@ def uses_of_state(
         "put set of paused DAGs": lambda: store.put(PAUSED_SETS, dags),
         "get set of paused DAGs": lambda: store.get(PAUSED_SETS, region),
         "put inventory": inventories,
+        "put offer of settings": offers,
+        "get offer of settings": lambda: store.get(SETTINGS_OFFERS, region),
         "get inventory": lambda: store.get(INVENTORIES, region),
         "inventory_key": lambda: store.inventory_key(region),
         "put unpublished runs": lambda: store.put(UNPUBLISHED_EVENTS, unpublished),
@@ -311,6 +323,8 @@ DOING: Mapping[str, str] = {
     "put set of paused DAGs": "record what `mwaa-dr pause` paused",
     "get set of paused DAGs": "read what `mwaa-dr pause` paused",
     "put inventory": "list the region's contents",
+    "put offer of settings": "copy settings to the other region",
+    "get offer of settings": "read settings that the other region offers",
     "get inventory": "read the list of a region's contents",
     "inventory_key": "read the other region's public key",
     "put unpublished runs": "list runs that could not be taken over",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import uuid
 from collections.abc import Callable
@@ -16,8 +17,17 @@ import pytest
 
 from airflow_provider_mwaa_dr.aws.dynamodb.replicas import AVOID_S
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.carrying import SettingsOffer
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Inventory
-from airflow_provider_mwaa_dr.core.ports import DAG_SETS, INVENTORIES, PAUSED_SETS, SNAPSHOTS, AgentStatus, DagSet
+from airflow_provider_mwaa_dr.core.ports import (
+    DAG_SETS,
+    INVENTORIES,
+    PAUSED_SETS,
+    SETTINGS_OFFERS,
+    SNAPSHOTS,
+    AgentStatus,
+    DagSet,
+)
 from airflow_provider_mwaa_dr.core.state import Mode, Phase, Plan, claim, initial, recover, set_active_region
 from airflow_provider_mwaa_dr.exceptions import (
     StaleStateError,
@@ -443,8 +453,22 @@ def _set(store: DynamoDBStateStore, name: str) -> None:
     store.put(DAG_SETS, DagSet(id="s-1", region="us-east-2", recorded_at=AT, dag_ids=(name, *WIDE)))
 
 
+def _settings(store: DynamoDBStateStore, name: str) -> None:
+    offer = SettingsOffer(
+        source="us-east-2", target="us-east-1", epoch=1, number=1, sealed_at=AT, key_id=name, ephemeral_key="e",
+        values={"variables": {"large": os.urandom(300_000)}},
+    )  # fmt: skip
+    store.put(SETTINGS_OFFERS, offer)
+
+
 Write = Callable[[DynamoDBStateStore, str], None]
-WRITES: dict[str, Write] = {"snapshot": _snapshot, "pause": _paused, "inventory": _inventory, "wanted set": _set}
+WRITES: dict[str, Write] = {
+    "snapshot": _snapshot,
+    "pause": _paused,
+    "inventory": _inventory,
+    "settings": _settings,
+    "wanted set": _set,
+}
 
 
 def read(store: DynamoDBStateStore, write: Write) -> str | None:
@@ -452,6 +476,9 @@ def read(store: DynamoDBStateStore, write: Write) -> str | None:
     if write is _inventory:
         inventory = store.get(INVENTORIES, "us-east-2")
         return None if inventory is None else inventory.public_key
+    if write is _settings:
+        offer = store.get(SETTINGS_OFFERS, "us-east-2")
+        return None if offer is None else offer.key_id
     if write is _set:
         found = store.get(DAG_SETS, "s-1")
     else:

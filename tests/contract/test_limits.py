@@ -107,7 +107,7 @@ def test_a_heartbeat_with_texts_of_any_length_fits(store: StateStore) -> None:
     many = tuple(f"{number}: {ANY_LENGTH}" for number in range(300))
     status = replace(
         STATUS, host=ANY_LENGTH, problems=many, waiting=many, ledger_error=ANY_LENGTH, inventory_error=ANY_LENGTH,
-        unread=many, waits=many, repeats=many,
+        settings_problem=ANY_LENGTH, unread=many, waits=many, repeats=many,
         schedulers=tuple(str(number) for number in range(100)), reconciled_epoch=2,
     )  # fmt: skip
     store.put_agent(status)

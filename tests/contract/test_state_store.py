@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import uuid
@@ -12,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from airflow_provider_mwaa_dr.core.announced_runs import put_announced_runs
+from airflow_provider_mwaa_dr.core.carrying import SettingsOffer
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, Fingerprints, Inventory
 from airflow_provider_mwaa_dr.core.ports import (
     DAG_SETS,
@@ -22,6 +24,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     PAUSED_SETS,
     RECORDS,
     REPORTS,
+    SETTINGS_OFFERS,
     SNAPSHOTS,
     TRIGGERERS,
     UNPUBLISHED_EVENTS,
@@ -399,6 +402,35 @@ def test_inventory_is_replaced_completely(store: StateStore) -> None:
         assert store.get(INVENTORIES, "us-east-2") == inventory
         assert store.inventory_key("us-east-2") == inventory.public_key
     assert store.get(INVENTORIES, "us-east-1") is None
+
+
+def test_an_offer_of_settings_is_replaced_completely(store: StateStore) -> None:
+    """Any bytes and any number of values fit: 5,000 of them, and one that is larger than an item of DynamoDB."""
+    assert store.get(SETTINGS_OFFERS, "us-east-2") is None
+    small = SettingsOffer(
+        source="us-east-2", target="us-east-1", epoch=3, number=17, sealed_at=AT, key_id="k", ephemeral_key="e",
+        values={"variables": {"ä": bytes(range(256))}, "pools": {}},
+    )  # fmt: skip
+    many = {f"name_{number}": os.urandom(156) for number in range(5_000)}
+    big = replace(small, number=18, values={"variables": {**many, "large": os.urandom(1_000_000)}})
+    for offer in (small, big, replace(small, epoch=4, values={})):
+        store.put(SETTINGS_OFFERS, offer)
+        assert store.get(SETTINGS_OFFERS, "us-east-2") == offer
+    assert store.get(SETTINGS_OFFERS, "us-east-1") is None
+
+
+def test_an_offer_of_an_earlier_epoch_replaces_none_of_a_later_one(store: StateStore) -> None:
+    """A scheduler that was active, and has not read the new state, cannot take back what its site offers now."""
+    later = SettingsOffer(
+        source="us-east-2", target="us-east-1", epoch=5, number=1, sealed_at=AT, key_id="k", ephemeral_key="e",
+        values={"variables": {"a": b"new"}},
+    )  # fmt: skip
+    store.put(SETTINGS_OFFERS, later)
+    store.put(SETTINGS_OFFERS, replace(later, epoch=4, number=2, values={"variables": {"a": b"old"}}))
+    assert store.get(SETTINGS_OFFERS, "us-east-2") == later
+    again = replace(later, number=2)
+    store.put(SETTINGS_OFFERS, again)
+    assert store.get(SETTINGS_OFFERS, "us-east-2") == again
 
 
 def test_records_are_listed_newest_first(store: StateStore) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
+from airflow_provider_mwaa_dr.core.carrying import SettingsOffer
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, LogEntry, RegionLedger, RunStatus
 from airflow_provider_mwaa_dr.core.ports import (
@@ -19,6 +20,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     INVENTORIES,
     PAUSED_SETS,
     RECORDS,
+    SETTINGS_OFFERS,
     SNAPSHOTS,
     AgentStatus,
     DagSet,
@@ -46,6 +48,7 @@ RECORD = FailoverRecord(
     outcome=FailoverOutcome.COMPLETED, epoch=2, not_unpaused=("billing",),
 )  # fmt: skip
 INVENTORY = Inventory(region=X, taken_at=AT, public_key="ab" * 32)
+OFFER = SettingsOffer(source=X, target=Y, epoch=2, number=1, sealed_at=AT, key_id="k", ephemeral_key="e")
 WRONG = {
     f"AGENT#{X}#7": ("beat", {"S": "three"}),
     "FAILOVER#plan-1": ("mode", {"S": "swift"}),
@@ -55,6 +58,7 @@ WRONG = {
     f"ENVIRONMENT#{X}": ("environment", {"L": []}),
     f"FENCE#{X}": ("at", {"S": "yesterday"}),
     f"INVENTORY#{X}": ("public_key", {"N": "1"}),
+    f"SETTINGS#{X}": ("ephemeral_key", {"N": "1"}),
 }
 """A field of each kind of item, with an invalid value."""
 
@@ -107,6 +111,7 @@ def write_all(store: StateStore) -> None:
     store.put(PAUSED_SETS, SET)
     store.put(FENCE_LOADS, FenceLoad(region=X, at=AT))
     store.put(INVENTORIES, INVENTORY)
+    store.put(SETTINGS_OFFERS, OFFER)
 
 
 READS: dict[str, Callable[[StateStore], object]] = {
@@ -115,6 +120,7 @@ READS: dict[str, Callable[[StateStore], object]] = {
     "PAUSED#plan-1": lambda store: store.get(DAG_SETS, "plan-1"),
     f"FENCE#{X}": lambda store: store.get(FENCE_LOADS, X),
     f"INVENTORY#{X}": lambda store: store.inventory_key(X),
+    f"SETTINGS#{X}": lambda store: store.get(SETTINGS_OFFERS, X),
 }
 
 

@@ -142,6 +142,13 @@ def execution(scope: Scope, region: str) -> Document:
             state,
             _keys(*own_state),
         ),
+        # Only for [dr] carry_variables, carry_connections and carry_pools. Each value in these items is sealed.
+        _allow(
+            "WriteOwnSettings",
+            ["dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:UpdateItem"],
+            state,
+            _keys(f"SETTINGS#{region}", f"SETTINGS#{region}#*"),
+        ),
         _allow("ReadLedger", ["dynamodb:GetItem", "dynamodb:Query"], runs),
         _allow("WriteOwnLedger", ["dynamodb:DeleteItem", "dynamodb:PutItem"], runs, _keys(*own_runs)),
         _allow(

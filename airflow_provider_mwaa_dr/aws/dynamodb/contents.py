@@ -8,6 +8,7 @@ therefore a problem of that item only.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import zlib
@@ -238,6 +239,14 @@ def _is_json(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _is_base64(value: object) -> bool:
+    try:
+        base64.b64decode(value, validate=True) if isinstance(value, str) else None
+    except ValueError:
+        return False
+    return isinstance(value, str)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -283,6 +292,7 @@ TIME = _rule("a time such as 2026-02-26T10:30:00Z", _is_time, to_utc)
 BINARY = _rule("binary data", lambda value: isinstance(value, (bytes, bytearray)))
 PAGES = whole(most=MOST_PAGES)
 JSON = _rule("JSON", _is_json)
+BASE64 = _rule("a text in base64", _is_base64, base64.b64decode)
 TASK = _rule("a list of task id, map index and state", _is_task)
 EVENT: Schema = {
     "uri": TEXT,
@@ -365,6 +375,7 @@ AGENT = ItemSchema(
         "lists_dags": optional(FLAG),
         "restored_version": optional(COUNT),
         "not_restored": optional(COUNT),
+        "settings_problem": optional(TEXT),
         "watchers": optional(COUNT),
         "triggerers": optional(NAMES),
         "unguarded": optional(NAMES),
@@ -470,6 +481,18 @@ IDENTITY_CLAIM = ItemSchema(
     },
     advice="The agent of the environment that claims the region writes it again within seconds. You may delete it.",
 )
+SETTINGS = ItemSchema(
+    schema={
+        "target": NAME,
+        "epoch": COUNT,
+        "number": COUNT,
+        "sealed_at": TIME,
+        "key_id": NAME,
+        "ephemeral_key": NAME,
+        **_MANIFEST,
+    },
+    advice="The agent of the active region writes it again. You may delete it.",
+)
 IDENTITY_CLAIMS = ItemSchema(
     schema={"claims": optional(NAMES)},
     advice="Delete it: agents of environments that claim the region write it again within seconds.",
@@ -496,6 +519,7 @@ ITEM_SCHEMAS = {
     "SNAPSHOT": SNAPSHOT,
     "PAUSED": PAUSED,
     "INVENTORY": INVENTORY,
+    "SETTINGS": SETTINGS,
     "UNPUBLISHED": UNPUBLISHED,
     "FAILOVER": FAILOVER,
     "REPORT": REPORT,
@@ -528,7 +552,19 @@ INVENTORY_CONTENTS: Schema = {
             }
         )
     ),
+    "settings": optional(
+        record(
+            {
+                "modes": optional(texts_by_name()),
+                "kept": optional(by_name(TEXTS)),
+                "uncarried": optional(by_name(TEXTS)),
+                "elsewhere": optional(TEXTS),
+                "problem": optional(TEXT),
+            }
+        )
+    ),
 }
+SETTINGS_CONTENTS: Schema = {"values": by_name(by_name(BASE64))}
 
 
 # The runs table.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.items import Item
 from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import PagedContent
 from airflow_provider_mwaa_dr.aws.session import brief
 from airflow_provider_mwaa_dr.core.batches import batched
+from airflow_provider_mwaa_dr.core.carrying import SettingsOffer
 from airflow_provider_mwaa_dr.core.display import shortened
 from airflow_provider_mwaa_dr.core.inventory import Inventory, contents_from_values, contents_to_text
 from airflow_provider_mwaa_dr.core.item_kind import ItemKind
@@ -31,6 +33,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     PAUSED_SETS,
     RECORDS,
     REPORTS,
+    SETTINGS_OFFERS,
     SNAPSHOTS,
     TRIGGERERS,
     UNPUBLISHED_EVENTS,
@@ -97,11 +100,14 @@ class PagedForm(Generic[T]):
     :param to_content: returns what a write stores; raises StateError if the value is too large.
     :param page: schema of a page.
     :param from_pages: returns the value, or its problem, from its id and the plain values of manifest and pages.
+    :param progress_of: returns the progress of a stored value, from the plain values of its manifest; None if the kind
+        has no progress.
     """
 
     to_content: Callable[[T], PagedContent]
     page: Schema
     from_pages: Callable[[str, Mapping[str, Any], Sequence[Mapping[str, Any]]], T | Problem]
+    progress_of: Callable[[Mapping[str, Any]], int] | None = None
 
 
 def _plain(
@@ -223,6 +229,38 @@ def _inventory_from_pages(
     )
 
 
+def _settings_content(offer: SettingsOffer) -> PagedContent:
+    values = {
+        kind: {name: b64encode(sealed).decode() for name, sealed in of.items()} for kind, of in offer.values.items()
+    }
+    body = json.dumps({"values": values}, sort_keys=True).encode()
+    if len(body) > MOST_INVENTORY_BYTES:
+        raise StateError(f"The settings of {offer.source} have {len(body)} bytes; the limit is {MOST_INVENTORY_BYTES}.")
+    manifest = {name: getattr(offer, name) for name in _OFFER}
+    return PagedContent(
+        manifest=items.to_attributes(manifest),
+        # Sealed values cannot be compressed, but their names and the base64 can.
+        pages=[{"body": {"B": part}} for part in batched(zlib.compress(body, 1), PAGE_BYTES)],
+    )
+
+
+def _settings_from_pages(
+    source: str, manifest: Mapping[str, Any], pages: Sequence[Mapping[str, Any]]
+) -> SettingsOffer | Problem:
+    try:
+        body = unpacked(b"".join(page["body"] for page in pages), most=MOST_INVENTORY_BYTES)
+        found = json.loads(body.decode())
+    except (ValueError, RecursionError) as error:
+        return Problem("body", brief(error), "packed JSON")
+    problem = problem_of(found, contents.SETTINGS_CONTENTS)
+    if problem is not None:
+        # The value is sealed, but a message needs no part of it.
+        return replace(problem, found="another value")
+    values = {kind: {name: b64decode(text) for name, text in of.items()} for kind, of in found["values"].items()}
+    known = {name: contents.SETTINGS.schema[name].decode(manifest[name]) for name in _OFFER}
+    return SettingsOffer(**{**known, "source": source, "values": values})
+
+
 def _report_content(report: StoredReport) -> PagedContent:
     body = report.body.encode()
     if len(body) > MOST_INVENTORY_BYTES:
@@ -243,6 +281,8 @@ def _report_from_pages(
     return StoredReport(id=plan_id, taken_at=items.to_time(manifest["taken_at"]), body=body)
 
 
+_OFFER = ("target", "epoch", "number", "sealed_at", "key_id", "ephemeral_key")
+"""The attributes of the manifest of an offer."""
 _IDENTITY_CLAIMS: Index[IdentityClaim] = Index(
     # Not in ENVIRONMENT#place, because that item registers a region. Execution roles may write keys that begin with
     # AGENT# and their region.
@@ -284,6 +324,12 @@ FORMS: Mapping[ItemKind[Any], SingleForm[Any] | PagedForm[Any]] = {
     PAUSED_SETS: _SET,
     DAG_SETS: _SET,
     REPORTS: PagedForm(to_content=_report_content, page=contents.BINARY_PAGE, from_pages=_report_from_pages),
+    SETTINGS_OFFERS: PagedForm(
+        to_content=_settings_content,
+        page=contents.BINARY_PAGE,
+        from_pages=_settings_from_pages,
+        progress_of=lambda manifest: int(manifest["epoch"]),
+    ),
     INVENTORIES: PagedForm(to_content=_inventory_content, page=contents.BINARY_PAGE, from_pages=_inventory_from_pages),
 }
 

@@ -597,7 +597,7 @@ def agent_to_item(status: AgentStatus) -> dict[str, Any]:
         for name in AgentStatus.__dataclass_fields__
         if name not in _NOT_OF_ITEM
     }
-    for name in ("host", "ledger_error", "inventory_error"):
+    for name in ("host", "ledger_error", "inventory_error", "settings_problem"):
         values[name] = bounded(values[name])
     for name in ("problems", "waiting", "unread", "waits", "repeats"):
         values[name] = _bounded_texts(values[name])

@@ -29,7 +29,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.item_forms import (
     form_of,
     single_form_of,
 )
-from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import AnnouncementSet, PagedItem, state_keys
+from airflow_provider_mwaa_dr.aws.dynamodb.paged_item import AnnouncementSet, PagedContent, PagedItem, state_keys
 from airflow_provider_mwaa_dr.aws.dynamodb.replicas import BACKOFF_S, Failure, Replicas
 from airflow_provider_mwaa_dr.aws.session import DYNAMODB_TIMEOUT_S, AwsFault, brief, throttled
 from airflow_provider_mwaa_dr.core.batches import batched
@@ -401,12 +401,26 @@ class DynamoDBStateStore:
         elif kind.is_final:
             self._put_pages_once(kind, form, item)
         else:
-            content = form.to_content(item)
-            if not self._paged(key).replace(lambda _: content, f"write {key}"):
+            content, is_kept = form.to_content(item), False
+
+            def make(stored: items.Item | None) -> PagedContent | None:
+                nonlocal is_kept
+                is_kept = stored is not None and self._keeps(kind, form, stored, item)
+                return None if is_kept else content
+
+            if not self._paged(key).replace(make, f"write {key}") and not is_kept:
                 raise StateUnreachableError(
                     f"Could not write {key}: other writers replaced it in table {self.table} again and again.",
                     advice="Try again.",
                 )
+
+    def _keeps(self, kind: ItemKind[T], form: PagedForm[T], stored: items.Item, item: T) -> bool:
+        """Whether the stored manifest stays, because *item* has less progress; one that is unreadable does not."""
+        if kind.progress is None or form.progress_of is None:
+            return False
+        with suppress(UnreadableItemError):
+            return kind.progress(item) < form.progress_of(items.values_of(stored, table=self.table))
+        return False
 
     def _put_single(self, key: str, form: SingleForm[T], item: T) -> None:
         put = {

@@ -34,12 +34,20 @@ class Difference:
 
 
 def compare(
-    name: str, facts: Facts, differences: Iterable[Difference], *, fine: str, advice: str, doubts: Iterable[str] = ()
+    name: str,
+    facts: Facts,
+    differences: Iterable[Difference],
+    *,
+    fine: str,
+    advice: str,
+    doubts: Iterable[str] = (),
+    notes: Iterable[str] = (),
 ) -> CheckResult:
     """
     Return a result from differences, without those that the settings accept.
 
     :param doubts: comparisons that were not possible, a sentence each.
+    :param notes: sentences that are part of every result, and no finding.
     """
     verdict, sentences, accepted = Verdict.OK, [], set()
     for difference in differences:
@@ -53,10 +61,11 @@ def compare(
     for doubt in doubts:
         sentences.append(doubt)
         verdict = Verdict.WARN if verdict is Verdict.OK else verdict
+    sentences += notes
     if accepted:
         sentences.append(f"accepted: {some(sorted(accepted))}")
     if verdict is Verdict.OK:
-        return CheckResult(name=name, verdict=verdict, why="; ".join([fine, *sentences]) if accepted else fine)
+        return CheckResult(name=name, verdict=verdict, why="; ".join([fine, *sentences]))
     return CheckResult(name=name, verdict=verdict, why="; ".join(sentences), advice=advice)
 
 

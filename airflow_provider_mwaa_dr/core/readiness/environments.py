@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.core.config import OPTIONS, Carry
 from airflow_provider_mwaa_dr.core.display import counted
+from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.readiness.comparison import (
     DISTRIBUTION,
     INVENTORY_ADVICE,
@@ -120,6 +123,14 @@ def check_identity(facts: Facts) -> CheckResult:
     return CheckResult(name="identity", verdict=Verdict.OK, why="no environment claims the region of another one")
 
 
+_DEFAULTS = {option.field: option.default for option in OPTIONS if option.field.startswith("carry_")}
+"""Options that an earlier version does not list. Its agent behaves as with their defaults."""
+
+
+def _option(inventory: Inventory, name: str) -> str | None:
+    return inventory.options.get(name, _DEFAULTS.get(name))
+
+
 def check_settings(facts: Facts) -> CheckResult:
     """Whether the section ``[dr]`` is valid, and the same in both regions."""
     problems = sorted({each for region in facts.regions for agent in region.agents for each in agent.problems})
@@ -130,7 +141,7 @@ def check_settings(facts: Facts) -> CheckResult:
     else:
         target, source = both
         named = (target.options.keys() | source.options.keys()) - _OWN_OPTIONS
-        differ = {name for name in named if target.options.get(name) != source.options.get(name)}
+        differ = {name for name in named if _option(target, name) != _option(source, name)}
         for name in sorted(differ):
             values = " and ".join(f"{each.options.get(name) or 'unset'} in {each.region}" for each in both)
             differences.append(Difference(Verdict.WARN, values, [name], value_of=True))
@@ -290,6 +301,7 @@ def _check_keyed(kind: str, facts: Facts, *, advice: str) -> CheckResult:
     if isinstance(both, Unknown):
         return not_checked(kind, both.why, INVENTORY_ADVICE)
     target, source = both
+    copies = _Copies.of(kind, target, source)
     in_target, in_source = frozenset(target.names.get(kind, ())), frozenset(source.names.get(kind, ()))
     differences = [
         Difference(Verdict.FAIL, f"missing in {facts.target.region}", in_source - in_target),
@@ -300,6 +312,9 @@ def _check_keyed(kind: str, facts: Facts, *, advice: str) -> CheckResult:
     if of_target is not None and of_source is not None and of_target.key_id == of_source.key_id:
         prints, other = of_target.values.get(kind, {}), of_source.values.get(kind, {})
         differ = {name for name in in_target & in_source if prints.get(name) != other.get(name)}
+        kept, differ = differ & copies.kept, differ - copies.kept
+        why_kept = f"changed in {facts.target.region}, so not replaced by the value of {facts.source.region}"
+        differences.append(Difference(Verdict.WARN, why_kept, kept))
         differences.append(Difference(Verdict.WARN, "with different values", differ))
     elif in_target & in_source:
         doubts.append(
@@ -311,9 +326,46 @@ def _check_keyed(kind: str, facts: Facts, *, advice: str) -> CheckResult:
         facts,
         differences,
         fine=f"the same in both regions: {some(sorted(in_target))}" if in_target else f"no {kind} in the databases",
-        advice=advice,
-        doubts=doubts,
+        advice=copies.advice or advice,
+        doubts=[*doubts, *copies.doubts],
+        notes=copies.notes,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copies:
+    """What the agents report about copies of settings of one kind; empty if they copy none."""
+
+    kept: frozenset[str] = frozenset()
+    doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    advice: str = ""
+
+    @classmethod
+    def of(cls, kind: str, target: Inventory, source: Inventory) -> _Copies:
+        """Return the copies from *source* to *target*."""
+        reports = {each.region: each.settings for each in (target, source) if each.settings is not None}
+        modes = {region: report.mode(kind) for region, report in reports.items()}
+        if not modes or set(modes.values()) == {Carry.REPORT}:
+            return cls()
+        doubts, notes = [], []
+        for region, report in sorted(reports.items()):
+            if report.problem is not None:
+                doubts.append(f"{region}: {report.problem}")
+            if names := report.uncarried.get(kind):
+                doubts.append(f"{region} cannot copy (unreadable, of a team, too large or refused): {some(names)}")
+            if report.elsewhere:
+                notes.append(f"never copied from {region}: {some(report.elsewhere)}")
+        kept = target.settings.kept.get(kind, ()) if target.settings is not None else ()
+        mode = modes.get(target.region, Carry.REPORT)
+        return cls(
+            kept=frozenset(kept),
+            doubts=tuple(doubts),
+            notes=(f"the agent of {target.region} copies with mode {mode.value}", *notes),
+            advice=f"Wait some minutes: the agents copy what [dr] carry_{kind} allows. To give {target.region} the "
+            f"value of {source.region} in place of its own, delete it in {target.region}. Or declare the difference: "
+            f"accepted_differences = {kind}:NAME.",
+        )
 
 
 def check_pools(facts: Facts) -> CheckResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -10,8 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from airflow.configuration import conf
-from sqlalchemy import insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
 
 from airflow_provider_mwaa_dr.core.config import CONTROL_TAG
 from airflow_provider_mwaa_dr.core.import_errors import publishable
@@ -25,27 +23,22 @@ from airflow_provider_mwaa_dr.core.inventory import (
     UpgradeFacts,
     time_text,
 )
-from airflow_provider_mwaa_dr.exceptions import ConfigError
 from airflow_provider_mwaa_dr.plugins.metadata.airflow_options import changed_options, unknown_options
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     CODE_KEY,
     CODES,
-    CONNECTIONS,
     DAGS,
     IMPORT_ERRORS,
-    POOLS,
-    VARIABLES,
-    existing_columns,
     latest_dags,
     next_runs,
     serialized_data,
     serialized_tasks,
     team_names,
 )
+from airflow_provider_mwaa_dr.plugins.metadata.secrets import MetadataSecrets
+from airflow_provider_mwaa_dr.plugins.metadata.settings import read_settings
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import transaction
 
-_RESERVED = "airflow_provider_mwaa_dr."
-"""What the names of the provider's own variables begin with. Airflow's web server hides values of a "private_key"."""
 _RUNS = 3
 """The number of scheduled runs of each DAG in the inventory."""
 _DAG_SHAPE = ("timetable", "catchup", "max_active_runs", "max_active_tasks", "tags", "is_paused_upon_creation")
@@ -64,8 +57,8 @@ _TASK_SHAPE = (
 )
 
 
-class MetadataInventoryDb:
-    """Lists the DAGs and settings of the region's Airflow, and stores its keys; each method is a short transaction."""
+class MetadataInventoryDb(MetadataSecrets):
+    """Lists the DAGs and settings of the region's Airflow; each method is a short transaction."""
 
     def dag_versions(self) -> dict[str, str]:
         """Return, for each DAG in the folder, a text that changes when its file or its serialized form changes."""
@@ -119,57 +112,7 @@ class MetadataInventoryDb:
 
         A value that cannot be decrypted is None.
         """
-        with transaction() as session:
-            variable_rows = session.execute(select(VARIABLES)).all()
-            connection_rows = session.execute(select(CONNECTIONS)).all()
-            pool_rows = session.execute(select(POOLS)).all()
-        return {
-            "variables": {
-                row.key: _plain(row.val, row.is_encrypted) for row in variable_rows if not row.key.startswith(_RESERVED)
-            },
-            "connections": {row.conn_id: _connection_text(row) for row in connection_rows},
-            "pools": {row.pool: f"{row.slots} {row.include_deferred}" for row in pool_rows},
-        }
-
-    # Values of the provider, as variables of Airflow: Airflow encrypts them, and rotates the key.
-
-    def variable(self, name: str) -> str:
-        """Return the name of the Airflow variable with the provider's value *name*."""
-        return f"{_RESERVED}{name}"
-
-    def secret(self, name: str) -> str | None:
-        """Return a value; None if there is none. :raises ConfigError: it cannot be decrypted."""
-        with transaction() as session:
-            row = session.execute(select(VARIABLES).where(VARIABLES.c.key == self.variable(name))).first()
-        if row is None:
-            return None
-        value = _plain(row.val, row.is_encrypted)
-        if value is None:
-            raise ConfigError(
-                f"The Airflow variable {row.key} cannot be decrypted.",
-                advice="Restore Airflow's Fernet key, or delete the variable: the agent makes a new one, and the other "
-                "region has to accept it.",
-            )
-        return value
-
-    def add_secret(self, name: str, value: str) -> str:
-        """Store a value unless there is one, and return the stored one. Two schedulers get the same value."""
-        from airflow.models.crypto import get_fernet  # noqa: PLC0415
-
-        stored = self.secret(name)
-        if stored is not None:
-            return stored
-        fernet = get_fernet()
-        row = {
-            "key": self.variable(name),
-            "val": fernet.encrypt(value.encode()).decode(),
-            "is_encrypted": fernet.is_encrypted,
-            "description": "A key of airflow-provider-mwaa-dr. Another value stops the comparison of values.",
-        }
-        # Another scheduler of this environment may add it first: the name is unique.
-        with contextlib.suppress(IntegrityError), transaction() as session:
-            session.execute(insert(VARIABLES).values(existing_columns(VARIABLES, row)))
-        return self.secret(name) or value
+        return {kind: {name: each.text for name, each in of.items()} for kind, of in read_settings().items()}
 
 
 def _relative(path: str | None) -> str:
@@ -231,26 +174,3 @@ def _has_watcher(value: Any) -> bool:
     if isinstance(value, Mapping):
         return bool(value.get("watchers")) or any(map(_has_watcher, value.values()))
     return isinstance(value, list) and any(map(_has_watcher, value))
-
-
-def _plain(text: str | None, is_encrypted: bool | None) -> str | None:
-    """Return a stored value in plain text; None if this environment's key cannot decrypt it."""
-    if not text or not is_encrypted:
-        return text or ""
-    from airflow.models.crypto import get_fernet  # noqa: PLC0415
-    from cryptography.fernet import InvalidToken  # noqa: PLC0415
-
-    try:
-        return str(get_fernet().decrypt(text.encode()).decode())
-    except (InvalidToken, ValueError):
-        return None
-
-
-def _connection_text(row: Any) -> str | None:
-    password = _plain(row.password, row.is_encrypted)
-    extra = _plain(row.extra, row.is_extra_encrypted)
-    if password is None or extra is None:
-        return None
-    with contextlib.suppress(ValueError):
-        extra = json.dumps(json.loads(extra), sort_keys=True)
-    return json.dumps([row.conn_type, row.host, row.schema, row.login, row.port, password, extra])

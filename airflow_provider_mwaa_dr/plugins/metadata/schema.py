@@ -95,6 +95,36 @@ def existing_columns(table: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in table.c}
 
 
+# Settings.
+
+DEFAULT_POOL = Pool.DEFAULT_POOL_NAME
+
+
+def encrypted_variable(value: str) -> dict[str, Any]:
+    """Return the columns with a variable's value, as Airflow's own model encrypts it."""
+    variable = Variable(key=None, val=value)
+    return {"val": variable._val, "is_encrypted": bool(variable.is_encrypted)}
+
+
+def encrypted_connection(conn_id: str, password: str, extra: str) -> dict[str, Any] | None:
+    """Return the encrypted columns of a connection; None if Airflow refuses its id or its extra."""
+    try:
+        connection = Connection(conn_id=conn_id, extra=extra or None)
+    except ValueError:
+        return None  # Airflow 3 accepts only JSON as extra
+    if connection.conn_id != conn_id:
+        return None  # Airflow accepts only some characters
+    # The constructor would add the password to the expression that masks logs. It grows with each password, and is
+    # compiled again each time.
+    connection.set_password(password)
+    return {
+        "password": connection._password,
+        "is_encrypted": bool(connection.is_encrypted),
+        "extra": connection._extra,
+        "is_extra_encrypted": bool(connection.is_extra_encrypted),
+    }
+
+
 # Runs.
 
 LOGICAL_DATE = RUNS.c.logical_date if "logical_date" in RUNS.c else RUNS.c.execution_date

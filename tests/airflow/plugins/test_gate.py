@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_mwaa_dr.aws.clock import SystemClock
+from airflow_provider_mwaa_dr.core.config import Carry
 from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from airflow_provider_mwaa_dr.plugins import gate as gate_module
 from tests.airflow.conftest import HERE, THERE, start
@@ -335,6 +336,19 @@ def test_the_watch_sees_a_lock_and_a_socket(
     watch.seen.clear()
     start(database_with_run, listener)
     assert watch.seen == ["RLock", "socket"]
+
+
+def test_the_agent_of_a_gate_copies_settings_only_if_an_option_says_so(
+    database: Database, listener: ModuleType, install: Callable[..., Any]
+) -> None:
+    """By default, no part of the agent works on settings."""
+    assert install(listener, HERE)._make_loop()._carrier is None
+    sites = {HERE: "here", THERE: "there"}
+    loop = install(listener, HERE, environments=sites, carry_pools=Carry.ADD)._make_loop()
+    assert loop._carrier is loop._inventory._carrier
+    assert loop._carrier.report.modes == {"variables": "report", "connections": "report", "pools": "add"}
+    assert set(loop._carrier._settings()) == {"pools"}
+    assert "default_pool" in loop._carrier._settings()["pools"]
 
 
 def test_the_agent_of_a_gate_writes_an_inventory(

@@ -105,6 +105,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "repeats": [],
                 "unread": [],
                 "inventory_error": None,
+                "settings_problem": None,
                 "exempt": None,
                 "unguarded_triggerers": [],
                 "leftovers": 0,
@@ -130,6 +131,7 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "repeats": [],
                 "unread": [],
                 "inventory_error": None,
+                "settings_problem": None,
                 "exempt": None,
                 "unguarded_triggerers": [],
                 "leftovers": 0,
@@ -433,6 +435,14 @@ def test_why_no_values_are_compared_is_shown(mwaa_dr: Shell) -> None:
     assert f"its inventory is incomplete or missing: {error}" in out
     regions = mwaa_dr("status", "--json").document["regions"]
     assert (regions["us-east-2"]["inventory_error"], regions["us-east-1"]["inventory_error"]) == (error, None)
+
+
+def test_which_settings_are_not_copied_is_shown(mwaa_dr: Shell) -> None:
+    """A value that was changed in the standby is not replaced: a person has to decide."""
+    problem = "variables that were changed in us-east-2 are not replaced: bucket"
+    assert f"copies of settings: {problem}" in _status_after(mwaa_dr, "us-east-2", settings_problem=problem)
+    regions = mwaa_dr("status", "--json").document["regions"]
+    assert (regions["us-east-2"]["settings_problem"], regions["us-east-1"]["settings_problem"]) == (problem, None)
 
 
 def test_closed_and_unclosed_runs_are_shown(mwaa_dr: Shell) -> None:

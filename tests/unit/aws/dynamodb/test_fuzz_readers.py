@@ -28,6 +28,7 @@ from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import state as transitions
 from airflow_provider_mwaa_dr.core.bookkeeping import Bookkeeper
+from airflow_provider_mwaa_dr.core.carrying import CarryReport, SettingsOffer
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, View, decide
 from airflow_provider_mwaa_dr.core.inventory import DagFacts, DagSchedule, Fingerprints, Inventory, UpgradeFacts
 from airflow_provider_mwaa_dr.core.item_kind import ItemKind
@@ -38,6 +39,7 @@ from airflow_provider_mwaa_dr.core.ports import (
     FENCE_LOADS,
     INVENTORIES,
     RECORDS,
+    SETTINGS_OFFERS,
     SNAPSHOTS,
     AgentStatus,
     DagSet,
@@ -86,6 +88,14 @@ INVENTORY = Inventory(
         marks_from=AT, error_texts={"a.py": "SyntaxError"}, changed_options={"core.x": "core.y"},
         unknown_options=("core.z",), teams=("sales",),
     ),
+    settings=CarryReport(
+        modes={"pools": "add"}, kept={"pools": ("p",)}, uncarried={"pools": ("q",)}, elsewhere=("e",), problem="no",
+    ),
+)  # fmt: skip
+
+OFFER = SettingsOffer(
+    source=X, target=Y, epoch=2, number=1, sealed_at=AT, key_id="k", ephemeral_key="e",
+    values={"variables": {"bucket": b"sealed"}},
 )  # fmt: skip
 
 
@@ -113,6 +123,8 @@ def state_items() -> list[dict[str, Any]]:
         pages, manifest = state_keys(key).to_items(content_of(SNAPSHOTS, SET))
         found += [*pages, manifest]
     pages, manifest = state_keys(f"INVENTORY#{X}").to_items(content_of(INVENTORIES, INVENTORY))
+    found += [*pages, manifest]
+    pages, manifest = state_keys(f"SETTINGS#{X}").to_items(content_of(SETTINGS_OFFERS, OFFER))
     return [*found, *pages, manifest]
 
 
@@ -272,6 +284,7 @@ READS: Mapping[str, Callable[[DynamoDBStateStore], Any]] = {
     f"SNAPSHOT#{X}": lambda store: store.get(SNAPSHOTS, X),
     "PAUSED#plan-1": lambda store: store.get(DAG_SETS, "plan-1"),
     f"INVENTORY#{X}": lambda store: (store.get(INVENTORIES, X), store.inventory_key(X)),
+    f"SETTINGS#{X}": lambda store: store.get(SETTINGS_OFFERS, X),
 }
 
 

@@ -22,7 +22,7 @@ def test_each_kind_has_a_form_and_a_schema(kind: ItemKind[Any]) -> None:
     assert items.schema_of(kind.key.format("r#claim#x")) is not None
     # The stores support only these combinations.
     assert isinstance(form, PagedForm) or not kind.is_final
-    assert isinstance(form, SingleForm) or kind.progress is None
+    assert isinstance(form, SingleForm) or (kind.progress is None) == (form.progress_of is None)
     assert kind.home is not Home.PLAN or kind.region_of is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.core.carrying import CarryReport
 from airflow_provider_mwaa_dr.core.ports import INVENTORIES
 from tests.unit.core.dr_set import A, B
 from tests.unit.core.readiness.case import (
@@ -150,6 +151,35 @@ CASES = [
         verdict=WARN,
         why="the inventory of us-east-1 is 120 minutes old",
         advice="minutes after the scheduler starts",
+        fix=write_again,
+    ),
+    Case(
+        check="variables",
+        spoil=lambda ready: (
+            fingerprint(ready, B, "variables", "bucket", "changed"),
+            ready.change(B, settings=CarryReport(modes={"variables": "mirror"}, kept={"variables": ("bucket",)})),
+        ),
+        verdict=WARN,
+        why="changed in us-east-1, so not replaced by the value of us-east-2: bucket; "
+        "the agent of us-east-1 copies with mode mirror",
+        advice="delete it in us-east-1",
+        fix=write_again,
+    ),
+    Case(
+        check="connections",
+        spoil=lambda ready: ready.change(
+            A,
+            settings=CarryReport(
+                modes={"connections": "add"},
+                uncarried={"connections": ("team",)},
+                elsewhere=("secrets backend x.Y",),
+                problem="no right",
+            ),
+        ),
+        verdict=WARN,
+        why="us-east-2: no right; us-east-2 cannot copy (unreadable, of a team, too large or refused): team; "
+        "the agent of us-east-1 copies with mode report; never copied from us-east-2: secrets backend x.Y",
+        advice="accepted_differences = connections:NAME",
         fix=write_again,
     ),
     *(

@@ -139,8 +139,9 @@ pairs: setup ## failover and failback between each two of five versions of Airfl
 SCENARIO := planned
 SITES :=
 # A home is bare, or it is not, and it keeps its sites.
-DRILL_HOME = build/drill/$(if $(filter deployed,$(SCENARIO)),bare,$(if $(SITES),sites,home))
-drill: setup ## a failover between two real Airflows on this machine (SCENARIO=planned, SITES=blue=...); report in build/drill
+DRILL_HOME = build/drill/$(if $(filter deployed,$(SCENARIO)),bare,$(if $(SITES)$(filter upgrade,$(SCENARIO)),sites,home))
+drill: setup ## a failover between two real Airflows (SCENARIO=planned, SITES=blue=...); report in build/drill
+	@test $(SCENARIO) != upgrade || $(BIN)/mwaa-dr sandbox down --purge --home $(DRILL_HOME)
 	@$(BIN)/mwaa-dr sandbox drill --scenario $(SCENARIO) $(if $(SITES),--sites $(SITES)) --home $(DRILL_HOME) \
 		--report build/drill
 

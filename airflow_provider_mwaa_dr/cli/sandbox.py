@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_mwaa_dr.cli.console import Console, UsageError
 from airflow_provider_mwaa_dr.core.sites import Sites, SitesError, parse_site
 from airflow_provider_mwaa_dr.sandbox.drill import report
-from airflow_provider_mwaa_dr.sandbox.drill.drill import ALL, DEPLOYED, SCENARIOS, Drill, run_all
+from airflow_provider_mwaa_dr.sandbox.drill.drill import Drill, run_all
+from airflow_provider_mwaa_dr.sandbox.drill.scenario import ALL, DEPLOYED, SCENARIOS
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DEFAULT_VERSION, versions
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_settings import EXECUTORS
 from airflow_provider_mwaa_dr.sandbox.runtime.home import DEFAULT_DATA_LAG_S, STATE_MODELS

@@ -34,3 +34,14 @@ def test_the_planned_drill_passes_between_two_sites_in_one_region(tmp_path: Path
         "blue": "2.11.2",
         "green": "3.3.1",
     }
+
+
+@pytest.mark.parametrize("old", ["2.10.3", "2.11.2", "3.0.6"])
+def test_an_upgrade_and_its_rollback_execute_each_mark_once(old: str, tmp_path: Path) -> None:
+    """Three failovers: to the new version, back, and to the new version again."""
+    report = drilled("upgrade", tmp_path, old=old)
+
+    assert report.passed, (report.findings, report.listed)
+    assert [record.target for record in report.records] == ["green", "blue", "green"]
+    assert report.intervals["executed"] == report.intervals["expected"] > 0
+    assert len(report.pauses) == 3

@@ -25,7 +25,7 @@ from airflow_provider_mwaa_dr.core.ports import EnvironmentStatus
 from airflow_provider_mwaa_dr.core.readiness.checks import NAMES
 from airflow_provider_mwaa_dr.core.state import STATE_ID
 from airflow_provider_mwaa_dr.get_provider_info import get_provider_info
-from airflow_provider_mwaa_dr.sandbox.drill import drill, report
+from airflow_provider_mwaa_dr.sandbox.drill import report, scenario
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_environment
 from docs import generate
 from tests.documents import DOCS, README, ROOT, blocks, everything, page, pages
@@ -342,7 +342,7 @@ def test_every_tag_is_documented() -> None:
 def test_every_scenario_of_the_drill_is_in_the_tutorial() -> None:
     """The tutorial lists the scenarios in the order of the help."""
     rows = re.findall(r"^\| `([a-z-]+)` \|", page("tutorial/first-drill"), flags=re.MULTILINE)
-    assert rows == list(drill.SCENARIOS)
+    assert rows == list(scenario.SCENARIOS)
 
 
 def test_every_kind_of_item_is_documented() -> None:

@@ -117,7 +117,8 @@ def _all_moves(figure: Figure) -> Sequence[_Move]:
         if record.finished_at is not None:
             moments.append(("complete", record.finished_at))
         is_first_of_two = len(figure.records) > 1 and record is figure.records[0]
-        found.append(_Move(record, "failback" if found else "failover", moments, is_first_of_two))
+        name = ("failover", "failback")[len(found) % 2]
+        found.append(_Move(record, name, moments, is_first_of_two))
     return found
 
 

@@ -15,20 +15,16 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import airflow_provider_mwaa_dr
-from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome, FailoverRecord
@@ -41,88 +37,16 @@ from airflow_provider_mwaa_dr.sandbox.cloud.faults import ALL_SERVICES, NONE, Fa
 from airflow_provider_mwaa_dr.sandbox.cloud.tables import SandboxTables
 from airflow_provider_mwaa_dr.sandbox.drill import report_page
 from airflow_provider_mwaa_dr.sandbox.drill.oracle import Alone, Count, count
-from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, DrillStep, Line, Report
+from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, Line, Report, begun_at
+from airflow_provider_mwaa_dr.sandbox.drill.scenario import ALL, SCENARIOS, Loss, Scenario
+from airflow_provider_mwaa_dr.sandbox.drill.stage import DAGS, FAILOVER_DEADLINE_S, DrillRegion, Stage
+from airflow_provider_mwaa_dr.sandbox.drill.upgrade import Upgrade
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
-from airflow_provider_mwaa_dr.sandbox.runtime.airflow_api import SandboxAirflowApi
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DISTRIBUTION
 from airflow_provider_mwaa_dr.sandbox.runtime.home import EVENTUAL, STRONG
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
-
-class Loss(str, Enum):
-    """How the active region is lost."""
-
-    KILLED = "killed"
-    """All of its Airflow processes are killed, and its AWS is a black hole."""
-    FROZEN = "frozen"
-    """All of its processes are stopped (SIGSTOP). Later they continue with their old view of the state."""
-    CUT_OFF = "cut off"
-    """Its AWS is a black hole in both directions. Its Airflow is healthy, and users still trigger runs in it."""
-    ALONE = "cut off with its own copy of the tables"
-    """It reaches only the AWS of its own region, and no other caller reaches this region."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """
-    How the drill fails over.
-
-    :param summary: what happens; part of the failover's reason.
-    :param loss: how the active region is lost before the failover.
-    :param killed_after: the step after which the failover is killed, and restarted by another process.
-    :param returns: whether the drill fails back afterwards.
-    :param lag_s: if set, each region has its own copy of the tables, replicated with at most this lag. The drill then
-        cuts off the region that took over, together with its copy, and fails over from it by force.
-    :param history: whether a DAG with catchup has two years of history in the active region.
-    :param deployed: whether the drill starts with two empty environments and ``mwaa-dr deploy``.
-    """
-
-    name: str
-    summary: str
-    loss: Loss | None = None
-    killed_after: str | None = None
-    returns: bool = False
-    lag_s: float | None = None
-    history: bool = False
-    deployed: bool = False
-
-    @property
-    def mode(self) -> Mode:
-        """Graceful, unless the active region is lost."""
-        return Mode.GRACEFUL if self.loss is None else Mode.FORCED
-
-
-DEPLOYED = "deployed"
-SCENARIOS = {
-    scenario.name: scenario
-    for scenario in (
-        Scenario(name="planned", summary="a planned failover"),
-        Scenario(name="region-loss", summary="the active region is lost, and restored later", loss=Loss.KILLED),
-        Scenario(
-            name="zombie", summary="the active region is frozen, and continues after the failover", loss=Loss.FROZEN
-        ),
-        Scenario(
-            name="cut-off", summary="the active region loses its network, but its Airflow continues", loss=Loss.CUT_OFF
-        ),
-        Scenario(
-            name="half-done",
-            summary="the failover is killed halfway, and another process completes it",
-            killed_after="pause",
-        ),
-        Scenario(name="failback", summary="a failover and a failback", returns=True),
-        Scenario(name="storm", summary="a failover with a DAG that has two years of history", history=True),
-        Scenario(
-            name="eventual",
-            summary="tables with a replication lag; a failover, and a forced failback from a region that is cut off",
-            returns=True,
-            lag_s=2.0,
-        ),
-        Scenario(name=DEPLOYED, summary="mwaa-dr deploy, then a planned failover", deployed=True),
-    )
-}
-ALL = "all"
-"""The name that runs every scenario, one after the other."""
-LOAD = Path(__file__).parent / "dags"
+LOAD = ("drill_body.py", "drill_load.py")
 SCHEDULED = frozenset({"drill_orders", "drill_billing", "drill_long"})
 HISTORY = "drill_history"
 ON_DEMAND = "drill_on_demand"
@@ -131,48 +55,12 @@ EVERY = timedelta(seconds=10)
 CATCHUP = {"drill_orders": 0, "drill_long": 2, HISTORY: 8}
 """DAGs with catchup, and the second within each ten seconds at which they run; as in the folder dags."""
 TRIGGER_EVERY_S = 3.0
-TIMEOUT_S = 240.0
-"""For a wait that takes one or two seconds on an idle machine."""
-LIKE_MWAA_FACTOR = 4
-"""With MWAA's settings, each task starts an interpreter of its own, which imports all of Airflow."""
-FAILOVER_DEADLINE_S = 420.0
 BACKLOG_DEADLINE_S = 120.0
 """A run of the backlog that has not ended within this time counts as lost."""
 _OPERATOR_LINE = re.compile(
     r"\[(?:info|warning|error) *\] (?P<new>.*?) +\[\S*FailoverOperator\]"  # Airflow 3
     r"|\{failover\.py:\d+\} \w+ - (?P<old>.*)"  # Airflow 2
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Region:
-    """One region, and the ways in which a user acts in it."""
-
-    name: str
-    described: Mapping[str, Any]
-
-    @property
-    def api(self) -> SandboxAirflowApi:
-        return SandboxAirflowApi(self.described)
-
-    def lines(self, since: datetime) -> Sequence[Line]:
-        """Return the lines that task bodies wrote since *since*, oldest first."""
-        home = Path(self.described["airflow_home"])
-        # With the settings of MWAA, the worker has a home of its own in this folder.
-        texts = [path.read_text() for path in (*home.glob("drill.jsonl"), *home.glob("*/drill.jsonl"))]
-        lines = [Line.parse(row) for text in texts for row in text.splitlines(keepends=True) if row.endswith("\n")]
-        return sorted((line for line in lines if line.at >= since), key=lambda line: line.at)
-
-    def trigger_by_command_line(self, dag_id: str, run_id: str) -> None:
-        """Start a manual run with ``airflow dags trigger``."""
-        folder = Path(self.described["bin"])
-        answer = subprocess.run(
-            [folder / "airflow", "dags", "trigger", dag_id, "--run-id", run_id],
-            env=airflow_settings.process_variables(self.described["env"], bin_folder=folder),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
-        )  # fmt: skip
-        if answer.returncode != 0:
-            raise DRError(f"airflow dags trigger in {self.name} ended with {answer.returncode}: {answer.stderr[-800:]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +76,7 @@ class _Run:
 class _SimulatedUser:
     """Triggers a run every few seconds in the active region, in its own thread, while the context is entered."""
 
-    def __init__(self, tables: SandboxTables, regions: Mapping[str, _Region]) -> None:
+    def __init__(self, tables: SandboxTables, regions: Mapping[str, DrillRegion]) -> None:
         self._tables, self._regions = tables, regions
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._trigger_runs, daemon=True)
@@ -224,11 +112,8 @@ class Drill:
     """
 
     def __init__(self, sandbox: Sandbox, *, say: Callable[[str], object], sites: Sites | None = None) -> None:
+        self._stage = Stage(sandbox, say=say, sites=sites)
         self._sandbox = sandbox
-        self._say = say
-        self._sites = sites
-        self._steps: list[DrillStep] = []
-        self._started_at = datetime.now(timezone.utc)
         self._outages: list[Outage] = []
         self._marks: list[tuple[datetime, str]] = []
 
@@ -242,7 +127,7 @@ class Drill:
             index.
         :raises ConfigError: the scenario does not exist.
         :raises RefusedError: the scenario needs a bare sandbox and this one is not bare, or the other way round; the
-            bare sandbox already has the provider; or the sandbox has other sites.
+            bare sandbox already has the provider; the sandbox has other sites; or the scenario needs a new one.
         :raises DRError: the drill did not complete; there is no report then.
         """
         if scenario not in SCENARIOS:
@@ -251,113 +136,127 @@ class Drill:
                 option="--scenario",
                 advice=f"Allowed are {', '.join(SCENARIOS)} and {ALL}.",
             )
+        chosen = SCENARIOS[scenario]
         was_up = self._sandbox.is_up()
         try:
-            report = self._execute(SCENARIOS[scenario], wheel)
+            report = Upgrade(self._stage, chosen).run() if chosen.upgrades else self._execute(chosen, wheel)
         finally:
             if not (keep or was_up):
-                with self._step("stop the sandbox"):
+                with self._stage.step("stop the sandbox"):
                     self._sandbox.down()
-        report = replace(report, steps=tuple(self._steps), host=socket.gethostname())
+        report = replace(report, steps=tuple(self._stage.steps), host=socket.gethostname())
         report_page.write(report, folder)
         return report
 
     def _execute(self, scenario: Scenario, wheel: Path | None) -> Report:
         deployment: Mapping[str, bool] = self._deploy(wheel) if scenario.deployed else {}
         first = "copy DAGs into the environments" if scenario.deployed else "start two regions and an emulated AWS"
-        with self._step(first), tempfile.TemporaryDirectory() as folder:
+        with self._stage.step(first), tempfile.TemporaryDirectory() as folder:
             # Start without DAGs: an earlier drill may have left its DAGs unpaused in this home.
             self._up(scenario, Path(folder))
-            self._started_at = datetime.now(timezone.utc)
-            shutil.copytree(LOAD, folder, dirs_exist_ok=True)
+            self._stage.started_at = datetime.now(timezone.utc)
+            for name in LOAD:
+                shutil.copy(DAGS / name, folder)
             shutil.copy(example_dags() / f"{TEST_DAG}.py", folder)
             # Later than all intervals of earlier drills in this home.
-            start = self._started_at.replace(microsecond=0, second=self._started_at.second // 10 * 10) + EVERY
+            start = (
+                self._stage.started_at.replace(microsecond=0, second=self._stage.started_at.second // 10 * 10) + EVERY
+            )
             Path(folder, "drill_start.txt").write_text(start.isoformat())
             description = self._up(scenario, Path(folder))
         tables = SandboxTables(description["env"])
         before = tables.store.read()
-        regions = {name: _Region(name=name, described=part) for name, part in description["regions"].items()}
+        regions = {name: DrillRegion(name=name, described=part) for name, part in description["regions"].items()}
         source = regions[before.active_region]
         target = next(regions[name] for name in regions if name != source.name)
-        moves = [(self._started_at, source.name)]
+        moves = [(self._stage.started_at, source.name)]
 
         load = [*SCHEDULED, ON_DEMAND, TEST_DAG]
         if scenario.history:
-            with self._step(f"write finished runs of {HISTORY}, which starts two years ago, in {source.name}"):
+            with self._stage.step(f"write finished runs of {HISTORY}, which starts two years ago, in {source.name}"):
                 self._write_history(source, start, 1000, [HISTORY])
             load.append(HISTORY)
         self._write_history(source, start, 1, sorted(SCHEDULED & CATCHUP.keys()))
-        with self._step(f"run the load in {source.name}, the active region"):
-            self._say(f"  {', '.join(sorted(SCHEDULED))} run every {EVERY.seconds} s; {PAUSED_BY_HAND} stays paused")
+        with self._stage.step(f"run the load in {source.name}, the active region"):
+            self._stage.say(
+                f"  {', '.join(sorted(SCHEDULED))} run every {EVERY.seconds} s; {PAUSED_BY_HAND} stays paused"
+            )
             source.api.unpause(load)
             controls = self._force(source, "control-before")
-            self._until(lambda: self._have_run(source, controls), f"the forced runs execute in {source.name}")
-            self._until(
+            self._stage.until(lambda: self._have_run(source, controls), f"the forced runs execute in {source.name}")
+            self._stage.until(
                 lambda: all(len(self._ran(source, dag_id)) >= 3 for dag_id in SCHEDULED),
                 f"the load executes in {source.name}",
             )
 
-        with self._step(f"force runs in {target.name}, the standby"):
+        with self._stage.step(f"force runs in {target.name}, the standby"):
             attempts = [*self._attempt(target, "forced-before", unpause=[PAUSED_BY_HAND, ON_DEMAND])]
 
         wanted = source.api.unpaused()
         with _SimulatedUser(tables, regions) as user:
             time.sleep(2 * TRIGGER_EVERY_S)
             if scenario.loss is not None:
-                with self._step(f"lose {source.name}: it is {scenario.loss.value}"):
+                with self._stage.step(f"lose {source.name}: it is {scenario.loss.value}"):
                     self._lose(source.name, scenario.loss)
-            with self._step("fail over: airflow dags test dr_failover, in the control environment"):
+            with self._stage.step("fail over: airflow dags test dr_failover, in the control environment"):
                 self._fail_over(description, target.name, scenario)
             after, record, failback = tables.store.read(), tables.store.find_all(RECORDS)[0], None
             moves.append((after.last_failover_time or record.started_at, target.name))
-            calls_to_source = len(self._sandbox.requests(source.name, "mwaa", since=record.started_at))
+            calls_to_source = self._stage.calls_to(source.name, record)
             restored = target.api.unpaused()
-            with self._step(f"wait for the first task body in {target.name}"):
-                self._until(
-                    lambda: any(line.at >= moves[1][0] for line in target.lines(self._started_at)),
+            with self._stage.step(f"wait for the first task body in {target.name}"):
+                self._stage.until(
+                    lambda: any(line.at >= moves[1][0] for line in target.lines(self._stage.started_at)),
                     f"the load executes in {target.name}",
                 )
             lost, alone_from, is_refused = scenario.loss, None, False
             if scenario.lag_s is not None:
-                with self._step(f"cut {target.name} off: it reaches only its own copy of the tables"):
+                with self._stage.step(f"cut {target.name} off: it reaches only its own copy of the tables"):
                     alone_from, lost = datetime.now(timezone.utc), Loss.ALONE
                     self._lose(target.name, lost)
-                with self._step(f"try a forced failover from {target.name}: refused, because it may still be running"):
+                with self._stage.step(
+                    f"try a forced failover from {target.name}: refused, because it may still be running"
+                ):
                     is_refused = self._is_refused(description, source.name, scenario)
             if scenario.returns:
-                with self._step(f"fail back to {source.name}, with runs queued and in flight"):
+                with self._stage.step(f"fail back to {source.name}, with runs queued and in flight"):
                     self._fail_over(description, source.name, scenario, mode=Mode.FORCED if alone_from else None)
                 source, target = target, source
                 after, failback = tables.store.read(), tables.store.find_all(RECORDS)[0]
                 moves.append((after.last_failover_time or record.started_at, target.name))
-            known = {run.key for entries in self._ledgers(tables).values() for entry in entries for run in entry.runs}
+            known = {
+                run.key for entries in self._stage.ledgers(tables).values() for entry in entries for run in entry.runs
+            }
             unreported = sum(
                 run not in known and at < moves[-1][0] for run, (at, region) in user.accepted.items()
                 if region == source.name
             )  # fmt: skip
             if alone_from is not None:
-                with self._step(f"check that {source.name} continues while it is cut off"):
-                    self._until(
+                with self._stage.step(f"check that {source.name} continues while it is cut off"):
+                    self._stage.until(
                         lambda: source.lines(moves[-1][0]) != [],
                         f"{source.name}, cut off, executes while {target.name} is active",
                     )
             if lost is not None:
-                with self._step(f"restore {source.name}, and wait until it knows that it is standby"):
+                with self._stage.step(f"restore {source.name}, and wait until it knows that it is standby"):
                     self._restore(source.name, lost)
-                    self._until(
+                    self._stage.until(
                         lambda: tables.has_reconciled(source.name), f"{source.name} has reconciled its open runs"
                     )
             left = source.api.unpaused()
         alone = [(source.name, alone_from, datetime.now(timezone.utc))] if alone_from is not None else []
-        with self._step(f"force runs in {source.name}, the region that was left"):
+        with self._stage.step(f"force runs in {source.name}, the region that was left"):
             controls_after = self._force(target, "control-after")
             attempts += self._attempt(source, "forced-after", unpause=[*SCHEDULED, ON_DEMAND])
-            self._until(lambda: self._have_run(target, controls_after), f"the forced runs execute in {target.name}")
-        with self._step(f"let {target.name} run for two more intervals"):
-            enough = max(line.at for line in target.lines(self._started_at)) + 2 * EVERY
-            self._until(lambda: target.lines(self._started_at)[-1].at >= enough, f"the load continues in {target.name}")
-        with self._step("wait for runs that have not ended yet"):
+            self._stage.until(
+                lambda: self._have_run(target, controls_after), f"the forced runs execute in {target.name}"
+            )
+        with self._stage.step(f"let {target.name} run for two more intervals"):
+            enough = max(line.at for line in target.lines(self._stage.started_at)) + 2 * EVERY
+            self._stage.until(
+                lambda: target.lines(self._stage.started_at)[-1].at >= enough, f"the load continues in {target.name}"
+            )
+        with self._stage.step("wait for runs that have not ended yet"):
             counted = self._count(tables, regions, user, moves, unreported, since=start, alone=alone)
         return self._judge(
             scenario,
@@ -368,13 +267,13 @@ class Drill:
             moves=moves,
             counted=counted,
             accepted=user.accepted,
-            ledgers=self._ledgers(tables),
-            lines=self._lines(regions),
+            ledgers=self._stage.ledgers(tables),
+            lines=self._stage.lines(regions),
             attempts=attempts,
             calls_to_source=calls_to_source,
             fence_file_s=tables.config.fence_file_s,
             wanted_by_region={"wanted": wanted, "restored": restored, "left": left},
-            versions={name: self._versions(region) for name, region in regions.items()},
+            versions=self._stage.versions(),
             alone=alone,
             is_refused=is_refused,
             deployment=deployment,
@@ -384,10 +283,10 @@ class Drill:
 
     def _deploy(self, wheel: Path | None) -> Mapping[str, bool]:
         """Start two empty environments, deploy into them as docs/how-to/deploy.md does, and return the findings."""
-        with self._step("start two environments without the provider, and an emulated AWS"):
-            description = self._start(bare=True)
-            regions = [_Region(name=name, described=part) for name, part in description["regions"].items()]
-        with self._step("check that neither region has the provider: airflow providers list"):
+        with self._stage.step("start two environments without the provider, and an emulated AWS"):
+            description = self._stage.start(bare=True)
+            regions = [DrillRegion(name=name, described=part) for name, part in description["regions"].items()]
+        with self._stage.step("check that neither region has the provider: airflow providers list"):
             if any(self._has_provider(region) for region in regions):
                 raise RefusedError(
                     f"The environments in {self._sandbox.home} already have the provider.",
@@ -401,66 +300,30 @@ class Drill:
             *(["--wheel", str(wheel.resolve())] if wheel else []),
         ]
         words += ["--wait", "--yes"]
-        with self._step(f"mwaa-dr {' '.join(words)}"), tempfile.TemporaryDirectory() as folder:
-            self._mwaa_dr(words, description["env"], Path(folder))
-        with self._step("check that both regions have the provider, and wait until their agents know the state"):
+        with self._stage.step(f"mwaa-dr {' '.join(words)}"):
+            self._stage.mwaa_dr(words, description["env"])
+        with self._stage.step("check that both regions have the provider, and wait until their agents know the state"):
             found = [self._has_provider(region) for region in regions]
             tables = SandboxTables(description["env"])
-            self._until(
+            self._stage.until(
                 lambda: all(map(tables.has_reconciled, description["regions"])),
                 "both regions have reconciled their open runs",
             )
         return {"mwaa-dr deploy installed the provider in both regions, which did not have it before": all(found)}
 
-    def _has_provider(self, region: _Region) -> bool:
+    def _has_provider(self, region: DrillRegion) -> bool:
         """Return whether the region's Airflow lists the provider."""
-        folder = Path(region.described["bin"])
-        answer = subprocess.run(
-            [folder / "airflow", "providers", "list", "--output", "plain"],
-            env=airflow_settings.process_variables(region.described["env"], bin_folder=folder),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
-        )  # fmt: skip
-        if answer.returncode != 0:
-            raise DRError(f"airflow providers list in {region.name} ended with {answer.returncode}: {answer.stderr}")
-        return DISTRIBUTION in answer.stdout
-
-    def _mwaa_dr(self, words: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
-        """Run ``mwaa-dr`` in *folder*, with the variables that ``mwaa-dr sandbox env`` prints."""
-        environment = airflow_settings.process_variables(variables, bin_folder=Path(sys.executable).parent)
-        with subprocess.Popen(
-            [sys.executable, "-m", "airflow_provider_mwaa_dr.cli", *words],
-            env={**environment, "PYTHONPATH": str(Path(airflow_provider_mwaa_dr.__file__).parent.parent)}, cwd=folder,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        ) as process:  # fmt: skip
-            try:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    self._say(f"  {line.rstrip()}")
-                code = process.wait(FAILOVER_DEADLINE_S)
-            except BaseException:
-                process.kill()
-                raise
-        if code != 0:
-            raise DRError(f"mwaa-dr {words[0]} ended with {code}.", advice="Its output is above.")
+        return DISTRIBUTION in region.program("airflow", "providers", "list", "--output", "plain")
 
     def _up(self, scenario: Scenario, dags: Path) -> Mapping[str, Any]:
         """Start the sandbox with the scenario's state model, or use the running one if it fits."""
         is_up = self._sandbox.is_up()
         if scenario.lag_s is None:
-            return self._start(dags=dags, state_model=None if is_up else STRONG, bare=scenario.deployed)
+            return self._stage.start(dags=dags, state_model=None if is_up else STRONG, bare=scenario.deployed)
         if is_up and self._sandbox.home.blueprint().lag_s != scenario.lag_s:
-            self._say("stopping the sandbox: this scenario needs another state model")
+            self._stage.say("stopping the sandbox: this scenario needs another state model")
             self._sandbox.down()
-        return self._start(dags=dags, state_model=EVENTUAL, lag_s=scenario.lag_s, bare=False)
-
-    def _start(self, **options: Any) -> Mapping[str, Any]:
-        """Start the sandbox with the sites of this drill."""
-        sites = self._sites
-        return self._sandbox.up(
-            airflow=sites and dict(sites),
-            places=sites and {site.id: site.aws_region for site in sites.all},
-            **options,
-        )
+        return self._stage.start(dags=dags, state_model=EVENTUAL, lag_s=scenario.lag_s, bare=False)
 
     def _is_refused(self, description: Mapping[str, Any], target: str, scenario: Scenario) -> bool:
         """Return whether a forced failover without ``even_if_not_ready`` is refused, and leaves no plan."""
@@ -496,19 +359,12 @@ class Drill:
         else:
             self._sandbox.fault(region, ALL_SERVICES, NONE)
 
-    def _write_history(self, region: _Region, start: datetime, runs: int, dag_ids: Sequence[str]) -> None:
+    def _write_history(self, region: DrillRegion, start: datetime, runs: int, dag_ids: Sequence[str]) -> None:
         """Write finished runs up to the drill's start into the region's database, with its own Airflow."""
-        folder = Path(region.described["bin"])
         dags = [f"{dag_id}={CATCHUP[dag_id]}" for dag_id in dag_ids]
-        answer = subprocess.run(
-            [folder / "python", "-m", f"{__package__}.history", start.isoformat(), str(runs), *dags],
-            env=airflow_settings.process_variables(region.described["env"], bin_folder=folder),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
-        )  # fmt: skip
-        if answer.returncode != 0:
-            raise DRError(f"The history of {', '.join(dag_ids)} could not be written: {answer.stderr[-800:]}")
+        region.program("python", "-m", f"{__package__}.history", start.isoformat(), str(runs), *dags)
 
-    def _attempt(self, region: _Region, name: str, *, unpause: Collection[str]) -> Sequence[Attempt]:
+    def _attempt(self, region: DrillRegion, name: str, *, unpause: Collection[str]) -> Sequence[Attempt]:
         """
         Force runs in *region*, a standby, in every way that a user can, and return them when they have ended.
 
@@ -528,16 +384,16 @@ class Drill:
                 and all(run.state in {"success", "failed"} for run in created if run.run_id in forced)
             )
 
-        self._until(all_have_ended, f"the runs forced in {region.name} have ended")
-        self._say(f"  {len(created)} runs were forced in {region.name}")
+        self._stage.until(all_have_ended, f"the runs forced in {region.name} have ended")
+        self._stage.say(f"  {len(created)} runs were forced in {region.name}")
         return [Attempt(region=region.name, dag_id=run.dag_id, run_id=run.run_id, at=run.at) for run in created]
 
-    def _force(self, region: _Region, name: str) -> Sequence[str]:
+    def _force(self, region: DrillRegion, name: str) -> Sequence[str]:
         """Trigger a run by REST and one by the command line, and return their ids."""
-        mark = f"{self._started_at:%H%M%S}"
+        mark = f"{self._stage.started_at:%H%M%S}"
         by_rest, by_command_line = f"{name}-by-rest-{mark}", f"{name}-by-command-line-{mark}"
         region.api.trigger(ON_DEMAND, by_rest)
-        region.trigger_by_command_line(ON_DEMAND, by_command_line)
+        region.program("airflow", "dags", "trigger", ON_DEMAND, "--run-id", by_command_line)
         return [by_rest, by_command_line]
 
     def _fail_over(
@@ -546,7 +402,7 @@ class Drill:
         if scenario.killed_after is not None:
             self._run_failover(description, target, scenario, kill_after=scenario.killed_after)
             self._marks.append((datetime.now(timezone.utc), "failover killed"))
-            self._say(f"  killed after {scenario.killed_after}; another process runs the same DAG again")
+            self._stage.say(f"  killed after {scenario.killed_after}; another process runs the same DAG again")
         is_forced = mode is Mode.FORCED
         self._run_failover(description, target, scenario, kill_after=None, mode=mode, even_if_not_ready=is_forced)
 
@@ -586,7 +442,7 @@ class Drill:
                     message = operator_message(line)
                     # Airflow 2 logs each line twice.
                     if message and message != said and not message.endswith("..."):
-                        self._say(f"  {message}")
+                        self._stage.say(f"  {message}")
                     said = message or said
                     if kill_after is not None and message and message.startswith(f"{kill_after} done"):
                         process.kill()
@@ -645,7 +501,7 @@ class Drill:
                 *(f"lost: {run}" for run in counted.lost),
                 *(f"executed again: {run}: {why or 'without a valid reason'}" for run, why in counted.repeated.items()),
             ),
-            failback=failback,
+            later=() if failback is None else (failback,),
             outages=tuple(self._outages),
             marks=tuple(self._marks),
             lost={
@@ -659,7 +515,7 @@ class Drill:
                 for region, entries in ledgers.items()
                 for entry in entries
                 for run in entry.runs
-                if entry.at >= self._started_at and run.taken_at is not None
+                if entry.at >= self._stage.started_at and run.taken_at is not None
             ),
         )
         while_cut_off = [
@@ -711,7 +567,7 @@ class Drill:
             findings[within] = rto_s <= limit_s
         if scenario.history:
             ends = [line.interval_end for line in lines if line.dag_id == HISTORY and line.interval_end is not None]
-            findings["no run of the two years of history was executed again"] = min(ends) >= self._started_at
+            findings["no run of the two years of history was executed again"] = min(ends) >= self._stage.started_at
             at = min(line.at for line in lines if line.dag_id == HISTORY and line.region == target)
             findings[f"{HISTORY} runs within 30 s in {target}"] = at - promoted_at < timedelta(seconds=30)
         return replace(
@@ -722,22 +578,10 @@ class Drill:
             executed_in_standby=len(in_standby),
         )
 
-    def _ledgers(self, tables: SandboxTables) -> Mapping[str, Sequence[LogEntry]]:
-        """Return all entries of each region's ledger."""
-        ledgers: dict[str, list[LogEntry]] = {}
-        for region in self._sandbox.home.blueprint().regions:
-            entries = ledgers.setdefault(region, [])
-            while found := tables.runs.log(region, after=entries[-1].number if entries else 0):
-                entries += found
-        return ledgers
-
-    def _lines(self, regions: Mapping[str, _Region]) -> list[Line]:
-        return [line for region in regions.values() for line in region.lines(self._started_at)]
-
     def _count(
         self,
         tables: SandboxTables,
-        regions: Mapping[str, _Region],
+        regions: Mapping[str, DrillRegion],
         user: _SimulatedUser,
         moves: Sequence[tuple[datetime, str]],
         unreported: int,
@@ -746,22 +590,22 @@ class Drill:
         alone: Sequence[Alone],
     ) -> Count:
         """Count the runs of this drill, when no run is missing or the deadline has passed."""
-        limit_s = self._limit_s(BACKLOG_DEADLINE_S)
+        limit_s = self._stage.limit_s(BACKLOG_DEADLINE_S)
         deadline = time.monotonic() + limit_s
         until = datetime.now(timezone.utc)
         while True:
             counted = count(
                 [
                     line
-                    for line in self._lines(regions)
+                    for line in self._stage.lines(regions)
                     if line.interval_end is None or not line.is_scheduled or line.interval_end <= until
                 ],
                 every=dict.fromkeys(CATCHUP, EVERY),
                 without_catchup=SCHEDULED - CATCHUP.keys(),
                 accepted=user.accepted.keys(),
                 ledgers={
-                    region: [entry for entry in entries if self._started_at <= entry.at <= until]
-                    for region, entries in self._ledgers(tables).items()
+                    region: [entry for entry in entries if self._stage.started_at <= entry.at <= until]
+                    for region, entries in self._stage.ledgers(tables).items()
                 },
                 moves=moves,
                 unreported=unreported,
@@ -774,15 +618,13 @@ class Drill:
                 for name, region in regions.items():
                     for run in self._runs(region):
                         if f"{run.dag_id} {run.run_id}" in counted.lost:
-                            self._say(f"  after {limit_s:.0f} s, {run.dag_id} {run.run_id} is {run.state} in {name}")
+                            self._stage.say(
+                                f"  after {limit_s:.0f} s, {run.dag_id} {run.run_id} is {run.state} in {name}"
+                            )
                 return counted
             time.sleep(1)
 
-    def _versions(self, region: _Region) -> Mapping[str, str]:
-        blueprint = self._sandbox.home.blueprint()
-        return {"airflow": blueprint.regions[region.name].airflow_version, "provider": __version__}
-
-    def _runs(self, region: _Region) -> Sequence[_Run]:
+    def _runs(self, region: DrillRegion) -> Sequence[_Run]:
         """Return all runs in a region's database; for waiting, not for counting."""
         begun = "extract(epoch from coalesce(queued_at, start_date, end_date, now()))"
         rows = self._sandbox.postgres.query(f"select dag_id, run_id, state, {begun} from dag_run", database=region.name)
@@ -791,34 +633,11 @@ class Drill:
             for dag_id, run_id, state, at in rows
         ]
 
-    def _ran(self, region: _Region, dag_id: str) -> Sequence[Line]:
-        return [line for line in region.lines(self._started_at) if line.dag_id == dag_id]
+    def _ran(self, region: DrillRegion, dag_id: str) -> Sequence[Line]:
+        return [line for line in region.lines(self._stage.started_at) if line.dag_id == dag_id]
 
-    def _have_run(self, region: _Region, run_ids: Sequence[str]) -> bool:
-        return {line.run_id for line in region.lines(self._started_at)} >= set(run_ids)
-
-    @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
-        self._say(f"{name} ...")
-        begun = time.monotonic()
-        yield
-        self._steps.append(DrillStep(name=name, seconds=round(time.monotonic() - begun, 1)))
-
-    def _limit_s(self, seconds: float) -> float:
-        """Return the limit of a wait with the settings of this sandbox."""
-        is_like_mwaa = any(region.like_mwaa for region in self._sandbox.home.blueprint().regions.values())
-        return seconds * (LIKE_MWAA_FACTOR if is_like_mwaa else 1)
-
-    def _until(self, condition: Callable[[], bool], what: str) -> None:
-        limit_s = self._limit_s(TIMEOUT_S)
-        deadline = time.monotonic() + limit_s
-        while not condition():
-            if time.monotonic() > deadline:
-                raise DRError(
-                    f"Timed out after {limit_s:.0f} s, while waiting until {what}.",
-                    advice=f"The sandbox's logs are in {self._sandbox.home.path / 'logs'}.",
-                )
-            time.sleep(0.5)
+    def _have_run(self, region: DrillRegion, run_ids: Sequence[str]) -> bool:
+        return {line.run_id for line in region.lines(self._stage.started_at)} >= set(run_ids)
 
 
 def run_all(sandbox: Sandbox, *, folder: Path, keep: bool, say: Callable[[str], object]) -> dict[str, Any]:
@@ -853,7 +672,7 @@ def run_all(sandbox: Sandbox, *, folder: Path, keep: bool, say: Callable[[str], 
 
 
 def _run_one_of_all(sandbox: Sandbox, name: str, *, folder: Path, say: Callable[[str], object]) -> Report:
-    if not SCENARIOS[name].deployed:
+    if not SCENARIOS[name].has_own_home:
         return Drill(sandbox, say=say).run(name, folder=folder, keep=True)
     # Use a second home, and stop the first one: four Airflows at the same time are too slow.
     sandbox.down()
@@ -862,11 +681,6 @@ def _run_one_of_all(sandbox: Sandbox, name: str, *, folder: Path, say: Callable[
         return Drill(other, say=say).run(name, folder=folder, keep=False)
     finally:
         other.down(purge=True)
-
-
-def begun_at(record: FailoverRecord) -> datetime:
-    """Return when the failover began: the plan is written after the checks."""
-    return record.started_at - timedelta(seconds=sum(step.seconds for step in record.steps if step.name == "check"))
 
 
 def operator_message(line: str) -> str | None:

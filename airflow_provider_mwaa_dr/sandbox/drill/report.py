@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.display import counted
@@ -43,6 +43,8 @@ class Line:
 
     :param epoch: the epoch that the task body read; None when it could not read the state.
     :param is_end: whether it was the last task body of its run.
+    :param marks: the times for which the body worked: the end of its interval, or those of the events or of the parent
+        that requested the run.
     """
 
     region: str
@@ -53,21 +55,28 @@ class Line:
     epoch: int | None
     at: datetime
     is_end: bool = True
+    interval_start: datetime | None = None
+    marks: Sequence[datetime] = ()
 
     @classmethod
     def parse(cls, text: str) -> Line:
         """Return a line of ``drill.jsonl``."""
         raw = json.loads(text)
-        end = raw["interval_end"]
+        start, end = (
+            None if date is None else datetime.fromisoformat(date)
+            for date in (raw.get("interval_start"), raw["interval_end"])
+        )
         return cls(
             region=raw["region"],
             dag_id=raw["dag_id"],
             run_id=raw["run_id"],
-            interval_end=None if end is None else datetime.fromisoformat(end),
+            interval_end=end,
             is_scheduled=raw["is_scheduled"],
             epoch=raw["epoch"],
             at=datetime.fromisoformat(raw["at"]),
             is_end=raw.get("is_end", True),
+            interval_start=start,
+            marks=tuple(map(datetime.fromisoformat, raw.get("marks", ()))),
         )
 
 
@@ -84,7 +93,7 @@ class Report:
     :param moves: when each region became active; the first one is the start of the drill.
     :param attempts: runs that the drill itself forced in a standby.
     :param lines: all lines that task bodies wrote, oldest first.
-    :param failback: the second failover, in a scenario that has one; *record* is the first.
+    :param later: the failovers after the first one, oldest first: the failback, and a second failover to its source.
     :param outages: the times in which a region was lost.
     :param marks: other important moments, each with a short text.
     :param lost: expected runs that did not execute, with the end of their interval where it is known.
@@ -92,6 +101,9 @@ class Report:
         *lost* and *repeated* name a run by DAG id and run id, separated by a space.
     :param host: name of the machine that the drill ran on; empty if it is not known.
     :param went_on: region, DAG id and run id of runs that the region took over from the other region.
+    :param pauses: for each failover, the seconds in which no run of a continuous DAG started, where the drill has one.
+    :param copied: which history and settings the new environment has from the old one, and how; empty in a scenario
+        that is no upgrade.
     """
 
     scenario: str
@@ -109,18 +121,25 @@ class Report:
     record: FailoverRecord
     moves: Sequence[tuple[datetime, str]]
     listed: Sequence[str] = ()
-    failback: FailoverRecord | None = None
+    later: Sequence[FailoverRecord] = ()
     outages: Sequence[Outage] = ()
     marks: Sequence[tuple[datetime, str]] = ()
     lost: Mapping[str, datetime | None] = field(default_factory=dict)
     repeated: Mapping[str, str] = field(default_factory=dict)
     went_on: Collection[tuple[str, str, str]] = ()
     host: str = ""
+    pauses: Sequence[float] = ()
+    copied: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def records(self) -> Sequence[FailoverRecord]:
-        """The records of the failover and of the failback, oldest first."""
-        return (self.record,) if self.failback is None else (self.record, self.failback)
+        """The records of all failovers, oldest first."""
+        return (self.record, *self.later)
+
+    @property
+    def failback(self) -> FailoverRecord | None:
+        """The second failover, in a scenario that has one."""
+        return self.later[0] if self.later else None
 
     def active_at(self, at: datetime) -> str:
         """Return the region that was active at *at*."""
@@ -149,6 +168,9 @@ def document(report: Report) -> dict[str, Any]:
         "findings": dict(report.findings),
         "failover": record_document(report.record),
         "failback": record_document(report.failback) if report.failback is not None else None,
+        "failovers": [record_document(record) for record in report.records],
+        "pauses_s": list(report.pauses),
+        "copied": dict(report.copied),
         "went_on": len(report.went_on),
         "host": report.host,
         "outages": [
@@ -178,9 +200,14 @@ def text(report: Report) -> str:
             for region, number, ran in attempts
         ),
     ]
+    lines += [f"  copied to the new environment, {what}: {how}" for what, how in report.copied.items()]
     if report.listed:
         lines += ["", *(f"  {sentence}" for sentence in report.listed)]
     return "\n".join(lines)
+
+
+NAMES_OF_LATER = ("failback", "second failover")
+"""What the failovers after the first one are called."""
 
 
 def figures(report: Report) -> Iterator[tuple[str, str]]:
@@ -192,9 +219,13 @@ def figures(report: Report) -> Iterator[tuple[str, str]]:
     )
     if record.finished_at is not None:
         yield "seconds that the failover took", f"{(record.finished_at - record.started_at).total_seconds():.1f}"
-    back = report.failback
-    if back is not None and back.finished_at is not None:
-        yield "seconds that the failback took", f"{(back.finished_at - back.started_at).total_seconds():.1f}"
+    for name, each in zip(NAMES_OF_LATER, report.later, strict=False):
+        if each.finished_at is not None:
+            yield f"seconds that the {name} took", f"{(each.finished_at - each.started_at).total_seconds():.1f}"
+    if report.pauses:
+        name = "longest pause of scheduling: seconds from the last start in the old environment to the first in the new"
+        yield name, f"{max(report.pauses):.1f}"
+        yield "pause of scheduling in each failover, in seconds", ", ".join(f"{pause:.1f}" for pause in report.pauses)
     yield f"requests to {record.source} after the claim", str(report.calls_to_source)
     yield "runs forced in a standby region", str(len(report.attempts))
     yield "task bodies of these runs that executed", str(report.executed_in_standby)
@@ -205,6 +236,11 @@ def figures(report: Report) -> Iterator[tuple[str, str]]:
     yield "RPO: expected runs that were lost", str(intervals["lost"])
     yield "runs that only the lost region knew", str(intervals["unreported"])
     yield "epoch now", str(report.epoch)
+
+
+def begun_at(record: FailoverRecord) -> datetime:
+    """Return when the failover began: the plan is written after the checks."""
+    return record.started_at - timedelta(seconds=sum(step.seconds for step in record.steps if step.name == "check"))
 
 
 def attempts_by_region(report: Report) -> Sequence[tuple[str, int, int]]:

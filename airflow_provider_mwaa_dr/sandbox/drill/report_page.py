@@ -10,7 +10,13 @@ from pathlib import Path
 from airflow_provider_mwaa_dr.core.reporting.figure import Figure
 from airflow_provider_mwaa_dr.core.reporting.page import card, html_document, step_table
 from airflow_provider_mwaa_dr.core.reporting.timeline import timeline
-from airflow_provider_mwaa_dr.sandbox.drill.report import Report, attempts_by_region, document, figures
+from airflow_provider_mwaa_dr.sandbox.drill.report import (
+    NAMES_OF_LATER,
+    Report,
+    attempts_by_region,
+    document,
+    figures,
+)
 from airflow_provider_mwaa_dr.sandbox.drill.run_outcome import bars
 
 
@@ -87,6 +93,7 @@ def page(report: Report) -> str:
     numbers = "".join(
         f'<tr><td>{escape(name)}</td><td class="number">{escape(value)}</td></tr>' for name, value in figures(report)
     )
+    copied = "".join(f"<tr><td>{escape(what)}</td><td>{escape(how)}</td></tr>" for what, how in report.copied.items())
     forced = "".join(
         f'<tr><td>{escape(region)}</td><td class="number">{number}</td><td class="number">{ran}</td></tr>'
         for region, number, ran in attempts_by_region(report)
@@ -94,10 +101,21 @@ def page(report: Report) -> str:
     steps = "".join(
         f'<tr><td>{escape(step.name)}</td><td class="number">{step.seconds:.1f} s</td></tr>' for step in report.steps
     )
+    back = ("", " and back", ", back, and again")[len(report.later)]
+    tables = (
+        f"""<h2>Runs forced in a standby</h2>
+<p class="soft">The drill unpaused DAGs, and triggered runs by REST and by the command line.
+The same actions in the active region did execute tasks.</p>
+<table class="forced">
+<tr><th>region</th><th class="number">runs forced</th><th class="number">task bodies executed</th></tr>
+{forced}</table>"""
+        if report.attempts
+        else ""
+    ) + (f"<h2>Copied to the new environment</h2><table>{copied}</table>" if copied else "")
     body = f"""<header>
 <p class="verdict {report.verdict}">{"passed" if report.passed else "failed"}</p>
 <div><h1>Drill {escape(report.scenario)}</h1>
-<p class="soft">{escape(record.source)} to {escape(record.target)}{" and back" if report.failback else ""},
+<p class="soft">{escape(record.source)} to {escape(record.target)}{back},
 {record.started_at:%Y-%m-%d %H:%M} UTC{f" on {escape(report.host)}" if report.host else ""}, requested by
 {escape(record.by)}: {escape(record.reason)}</p></div>
 </header>
@@ -109,7 +127,7 @@ def page(report: Report) -> str:
 <h2>Promises</h2>
 <ul class="promises">{promises}</ul>
 {f'<h2>Runs that were lost, or executed again</h2><ul class="listed">{listed}</ul>' if listed else ""}
-{"".join(step_table(each, "failover" if each is record else "failback") for each in report.records)}
+{"".join(map(step_table, report.records, ("failover", *NAMES_OF_LATER)))}
 <div class="columns">
 <section><h2>Numbers</h2>
 <p class="soft">Counted from the lines that task bodies wrote when they ran, not from Airflow's states. RTO is the time
@@ -117,12 +135,7 @@ from the first check of the failover to the first task body in the new region; t
 run has succeeded. RPO counts the runs that a single Airflow would have executed, and that no region executed. A run
 that continued in the other region counts once.</p>
 <table>{numbers}</table></section>
-<section><h2>Runs forced in a standby</h2>
-<p class="soft">The drill unpaused DAGs, and triggered runs by REST and by the command line.
-The same actions in the active region did execute tasks.</p>
-<table class="forced">
-<tr><th>region</th><th class="number">runs forced</th><th class="number">task bodies executed</th></tr>
-{forced}</table>
+<section>{tables}
 <h2>Steps of the drill</h2>
 <table>{steps}</table></section>
 </div>
@@ -175,5 +188,10 @@ def _cards(report: Report) -> Iterator[str]:
         good=None if intervals["duplicated"] and not without_reason else intervals["duplicated"] == 0,
     )
     yield card(str(len(report.went_on)), "continued in the other region")
+    if report.pauses:
+        yield card(f"{max(report.pauses):.1f} s", "the longest pause of scheduling")
     ran = report.executed_in_standby
+    if not report.attempts:
+        yield card(str(ran), "task bodies executed in a standby", good=ran == 0)
+        return
     yield card(f"{ran} of {len(report.attempts)}", "runs forced in a standby executed", good=ran == 0)

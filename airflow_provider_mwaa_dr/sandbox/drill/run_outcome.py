@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from airflow_provider_mwaa_dr.core.reporting.run_outcome import Bar, RunOutcome
 from airflow_provider_mwaa_dr.sandbox.drill.report import Line, Report
@@ -12,13 +13,14 @@ from airflow_provider_mwaa_dr.sandbox.drill.report import Line, Report
 def bars(report: Report) -> Sequence[Bar]:
     """Return a bar for each execution of a run, complete or not, for each forced run and for each lost run."""
     forced = {(attempt.region, attempt.run_id) for attempt in report.attempts}
-    of_run: dict[tuple[str, str], list[Line]] = defaultdict(list)
+    # With two versions of Airflow, two runs may have one id, and then they have different intervals.
+    of_run: dict[tuple[str, str, datetime | None], list[Line]] = defaultdict(list)
     for line in report.lines:
-        of_run[line.dag_id, line.run_id].append(line)
+        of_run[line.dag_id, line.run_id, line.interval_end].append(line)
     found: list[Bar] = []
     for execution in _executions(report.lines):
         first, last = execution[0], execution[-1]
-        run, all_lines = f"{first.dag_id} {first.run_id}", of_run[first.dag_id, first.run_id]
+        run, all_lines = f"{first.dag_id} {first.run_id}", of_run[first.dag_id, first.run_id, first.interval_end]
         why = ""
         if (first.region, first.run_id) in forced or any(
             line.region != report.active_at(line.at) for line in execution

@@ -118,6 +118,14 @@ def test_a_home_cannot_change_between_bare_and_normal(stopped: Path, capsys: pyt
         assert "down --purge" in error["advice"]
 
 
+def test_an_upgrade_needs_a_new_home(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Runs of an earlier drill would mix with its own. Exit code 3; the advice names the command that helps."""
+    assert main(["sandbox", "drill", "--scenario", "upgrade", "--json", "--home", str(stopped)]) == 3
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert "needs a new sandbox" in error["message"]
+    assert "down --purge" in error["advice"]
+
+
 def test_a_home_keeps_its_sites(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 3, also for a drill; the message names the sites of the home."""
     for command in ("up", "drill"):

@@ -1,24 +1,19 @@
-"""
-The load of a drill: every task body that executes writes one line into AIRFLOW_HOME/drill.jsonl.
-
-The report counts these lines, not Airflow's states.
-"""
+"""The load of a drill. Its task bodies write the lines that the report counts."""
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from drill_body import write  # type: ignore[import-not-found]  # beside this file, in the DAGs folder
+
 try:
-    from airflow.sdk import DAG, get_current_context, task
+    from airflow.sdk import DAG, task
 except ImportError:  # Airflow 2
     from airflow import DAG
     from airflow.decorators import task
-    from airflow.operators.python import get_current_context
 
 from airflow import __version__ as AIRFLOW_VERSION
 from airflow.timetables.trigger import CronTriggerTimetable
@@ -31,35 +26,6 @@ def every_ten_seconds(*, offset: int = 0) -> CronTriggerTimetable:
         return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
     except TypeError:  # Airflow 2.10
         return CronTriggerTimetable(cron, timezone="UTC")
-
-
-def write(*, is_end: bool) -> None:
-    """Write the line of a task body: its region, its run and the epoch."""
-    from airflow_provider_mwaa_dr.hooks.dr_state import DRStateHook  # noqa: PLC0415  (this file is parsed often)
-
-    at = datetime.now(timezone.utc)
-    context = get_current_context()
-    run = context["dag_run"]
-    interval = getattr(run, "data_interval_end", None)
-    try:
-        epoch = DRStateHook(aws_conn_id=None).get_state().epoch
-    except Exception as error:
-        print(f"The state cannot be read: {error}")
-        epoch = None
-    line = {
-        "region": os.environ.get("AIRFLOW__DR__SITE") or os.environ["AWS_REGION"],
-        "dag_id": run.dag_id,
-        "run_id": run.run_id,
-        "interval_end": None if interval is None else interval.isoformat(),
-        "is_scheduled": run.run_id.startswith("scheduled__"),
-        "is_end": is_end,
-        "conf": run.conf or {},
-        "epoch": epoch,
-        "at": at.isoformat(),
-    }
-    # Append with one write of less than a page, so that the lines of parallel tasks do not mix.
-    with Path(os.environ["AIRFLOW_HOME"], "drill.jsonl").open("a") as lines:
-        lines.write(json.dumps(line) + "\n")
 
 
 @task  # type: ignore[untyped-decorator]

@@ -20,6 +20,7 @@ from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, DrillStep, Li
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
 OHIO, VIRGINIA = "us-east-2", "us-east-1"
+BLUE, GREEN = "blue", "green"
 _EVERY_S = 10
 _SCHEDULED = {"drill_orders": 0, "drill_billing": 5, "drill_long": 2}
 
@@ -121,7 +122,7 @@ class Scene:
             versions={region: {"airflow": "3.3.1", "provider": "0.1.0"} for region in (OHIO, VIRGINIA)},
             lines=lines,
             record=records[0],
-            failback=records[1] if len(records) > 1 else None,
+            later=records[1:],
             moves=[(at(seconds), region) for seconds, region in moves],
             went_on=frozenset(self.went_on),
         )
@@ -265,6 +266,31 @@ def failback() -> Report:
     )
 
 
+def upgrade() -> Report:
+    """Two sites in one region: the upgrade, back, and the upgrade again."""
+    roles = [(0, BLUE), (60, ""), (67.8, GREEN), (115, ""), (122.8, BLUE), (170, ""), (177.8, GREEN)]
+    scene = Scene(roles, until_s=220)
+    scene.load()
+    found = scene.report(
+        "upgrade",
+        records=[
+            _graceful(BLUE, GREEN, claimed_s=60),
+            _graceful(GREEN, BLUE, claimed_s=115),
+            _graceful(BLUE, GREEN, claimed_s=170),
+        ],
+        moves=[(-30, BLUE), (66.1, GREEN), (121.1, BLUE), (176.1, GREEN)],
+    )
+    return replace(
+        found,
+        versions={
+            BLUE: {"airflow": "2.11.2", "provider": "0.1.0"},
+            GREEN: {"airflow": "3.3.1", "provider": "0.1.0"},
+        },
+        pauses=[9.1, 8.4, 9.3],
+        copied={"the history of ended runs": "not copied"},
+    )
+
+
 def storm() -> Report:
     """A DAG with two years of history continues with its next interval."""
     scene = Scene([(0, OHIO), (60, ""), (67.8, VIRGINIA)], until_s=110)
@@ -343,7 +369,7 @@ def broken() -> Report:
 
 
 ALL: dict[str, Callable[[], Report]] = {
-    made.__name__: made for made in (planned, region_loss, failback, storm, flood, broken)
+    made.__name__: made for made in (planned, region_loss, failback, upgrade, storm, flood, broken)
 }
 
 if __name__ == "__main__":

@@ -194,14 +194,30 @@ def test_the_document_tells_of_the_way_back_and_of_what_was_lost_meanwhile(passe
     """Times as in every document; a region that has not come back has none."""
     outage = Outage(region="us-east-2", how="killed", since=START)
     document = report.document(
-        replace(passed, failback=passed.record, outages=[outage], went_on={("us-east-1", "d", "r")})
+        replace(passed, later=[passed.record], outages=[outage], went_on={("us-east-1", "d", "r")})
     )
 
     assert document["failback"]["id"] == "p1"
+    assert [record["id"] for record in document["failovers"]] == ["p1", "p1"]
     assert document["outages"] == [
         {"region": "us-east-2", "how": "killed", "since": "2026-03-01T12:00:00Z", "until": None}
     ]
     assert document["went_on"] == 1
+
+
+def test_an_upgrade_says_what_was_copied_and_how_long_scheduling_paused(passed: Report) -> None:
+    """In the document, in the text and on the page. Other drills say nothing about it."""
+    upgrade = replace(passed, later=[passed.record] * 2, pauses=[4.5, 9.1, 8.0], copied={"history": "not copied"})
+
+    assert report.document(upgrade)["copied"] == {"history": "not copied"}
+    assert report.document(upgrade)["pauses_s"] == [4.5, 9.1, 8.0]
+    for text in (report.text(upgrade), report_page.page(upgrade)):
+        assert "not copied" in text
+        assert "9.1" in text
+        assert "seconds that the second failover took" in text
+    for text in (report.text(passed), report_page.page(passed)):
+        assert "copied" not in text
+        assert "pause of scheduling" not in text
 
 
 def test_a_report_is_written_for_programs_and_for_people(passed: Report, tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def test_what_was_interrupted_and_went_on_is_two_bars() -> None:
     assert _outcomes(begun, lost={"d r": None}) == [(OHIO, RunOutcome.INTERRUPTED)]
 
 
+def test_one_id_may_be_two_runs_with_different_intervals() -> None:
+    """Two versions of Airflow give one id to runs of two marks: neither continues the other."""
+    other = replace(_line(70, region=VIRGINIA, epoch=1), interval_end=at(20))
+
+    assert _outcomes(_line(50), other) == [(OHIO, RunOutcome.ONCE), (VIRGINIA, RunOutcome.ONCE)]
+
+
 def test_an_interrupted_run_lasts_until_its_region_was_lost() -> None:
     """What ends with its region writes nothing."""
     lines = [_line(50, is_end=False), _line(70, region=VIRGINIA, epoch=1)]

@@ -510,13 +510,7 @@ class Drill:
                 **counted.lost_at,
             },
             repeated=counted.repeated,
-            went_on=frozenset(
-                (region, *run.key)
-                for region, entries in ledgers.items()
-                for entry in entries
-                for run in entry.runs
-                if entry.at >= self._stage.started_at and run.taken_at is not None
-            ),
+            went_on=self._stage.taken_over(ledgers),
         )
         while_cut_off = [
             line

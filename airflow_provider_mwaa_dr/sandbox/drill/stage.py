@@ -159,6 +159,16 @@ class Stage:
                 entries += found
         return ledgers
 
+    def taken_over(self, ledgers: Mapping[str, Sequence[LogEntry]]) -> frozenset[tuple[str, str, str]]:
+        """Return region, DAG id and run id of the runs that a region took over from the other one in this drill."""
+        return frozenset(
+            (region, *run.key)
+            for region, entries in ledgers.items()
+            for entry in entries
+            for run in entry.runs
+            if entry.at >= self.started_at and run.taken_at is not None
+        )
+
     def lines(self, regions: Mapping[str, DrillRegion]) -> list[Line]:
         """Return what task bodies wrote in all regions since the start of the drill."""
         return [line for region in regions.values() for line in region.lines(self.started_at)]

@@ -143,7 +143,8 @@ class Upgrade:
                     self._wait_until_backfilled(green, BACKFILLED_AFTER)
         with stage.step("wait for runs that have not ended yet"):
             marks = self._count(regions, start)
-        return self._judge(before, tables.store.read(), blue.name, moves, marks, stage.lines(regions), schedulers)
+        report = self._judge(before, tables.store.read(), blue.name, moves, marks, stage.lines(regions), schedulers)
+        return replace(report, went_on=stage.taken_over(stage.ledgers(tables)))
 
     # Steps.
 

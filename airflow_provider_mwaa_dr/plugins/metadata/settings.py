@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from airflow.configuration import conf
 from sqlalchemy import insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from airflow_provider_mwaa_dr.core.carrying import Key, Setting, SettingWrite, text_of
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
@@ -21,7 +22,7 @@ from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     existing_columns,
 )
 from airflow_provider_mwaa_dr.plugins.metadata.secrets import RESERVED, MetadataSecrets, plain_text
-from airflow_provider_mwaa_dr.plugins.metadata.transactions import transaction
+from airflow_provider_mwaa_dr.plugins.metadata.transactions import savepoint, transaction
 
 _TABLES = {"variables": VARIABLES, "connections": CONNECTIONS, "pools": POOLS}
 _NAMES = {"variables": VARIABLES.c.key, "connections": CONNECTIONS.c.conn_id, "pools": POOLS.c.pool}
@@ -40,28 +41,27 @@ class MetadataSettingsDb(MetadataSecrets):
         """
         Write settings, encrypted with the Fernet key of this environment; return those that were written.
 
-        A setting stays if it no longer has the value that the decision was made for, or if Airflow refuses the new
-        value. If another process creates one of them at the same time, none is written.
+        A setting stays if it no longer has the value that the decision was made for, or if Airflow or its database
+        refuses the new value. The others are written.
         """
         rows = {each.key: row for each in writes if (row := _row_of(each)) is not None}
-        names = _by_kind(rows)
         written = set()
-        try:
-            with transaction() as session:
-                found = _read(session, names, is_for_update=True)
-                for each in writes:
-                    kind, name = each.key
-                    there = found.get(kind, {}).get(name)
-                    if each.key not in rows or not _is_same(there, each.before):
-                        continue
-                    table, values = _TABLES[kind], existing_columns(_TABLES[kind], rows[each.key])
-                    if there is None:
-                        session.execute(insert(table).values({_NAMES[kind].name: name, **values}))
-                    else:
-                        session.execute(update(table).where(_NAMES[kind] == name).values(values))
+        with transaction() as session:
+            found = _read(session, _by_kind(rows), is_for_update=True)
+            for each in writes:
+                kind, name = each.key
+                there = found.get(kind, {}).get(name)
+                if each.key not in rows or not _is_same(there, each.before):
+                    continue
+                table, values = _TABLES[kind], existing_columns(_TABLES[kind], rows[each.key])
+                change: Any = update(table).where(_NAMES[kind] == name).values(values)
+                if there is None:
+                    change = insert(table).values({_NAMES[kind].name: name, **values})
+                # Another process may create it at the same time, or this database may have shorter columns.
+                with contextlib.suppress(DataError, IntegrityError):
+                    with savepoint(session) as connection:
+                        connection.execute(change)
                     written.add(each.key)
-        except IntegrityError:
-            return set()
         return written
 
     def elsewhere(self) -> tuple[str, ...]:

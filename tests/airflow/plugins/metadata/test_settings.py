@@ -100,7 +100,8 @@ from airflow_provider_mwaa_dr.plugins.metadata.settings import MetadataSettingsD
 db = MetadataSettingsDb()
 there = db.settings({"variables": ["empty"]})
 assert set(there["variables"]) == {"empty"} and there["connections"] == {}
-plain = dict.fromkeys(("conn_type", "description", "host", "schema", "login", "port"))
+plain = {**dict.fromkeys(("description", "host", "schema", "login", "port")), "conn_type": "http"}
+untyped = {**plain, "conn_type": None, "password": "", "extra": ""}
 empty, odd = there["variables"]["empty"], {**plain, "password": "tr0ub4dor", "extra": "no json"}
 writes = [
     SettingWrite(key=("variables", "airflow_provider_mwaa_dr.private_key_of_blue"), content={"val": "x"}, before=None),
@@ -109,6 +110,7 @@ writes = [
     SettingWrite(key=("variables", "gone"), content={"val": "x", "description": None}, before=empty),
     SettingWrite(key=("connections", "bad id\\n"), content={**plain, "password": "", "extra": ""}, before=None),
     SettingWrite(key=("connections", "odd"), content=odd, before=None),
+    SettingWrite(key=("connections", "untyped"), content=untyped, before=None),
     SettingWrite(key=("variables", "fine"), content={"val": "x", "description": None}, before=None),
 ]
 print("READ", json.dumps(sorted(db.write_settings(writes))))
@@ -190,7 +192,8 @@ def test_settings_arrive_under_the_fernet_key_of_the_standby(sites: Sites) -> No
 
 def test_a_write_leaves_what_it_was_not_decided_for(sites: Sites) -> None:
     """
-    The provider's own variables, a name that is too long, one that exists, one that is gone, and what Airflow refuses.
+    The provider's own variables, a name that is too long, one that exists, one that is gone, and what Airflow or its
+    database refuses. The others are written.
     """
     written = json.loads(sites.blue.printed(WRITE))
     # Airflow 2 accepts an extra that is no JSON.

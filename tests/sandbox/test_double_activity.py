@@ -156,19 +156,16 @@ def repeated(
     pair: Pair, source: Airflow, target: Airflow, began: datetime, promoted_at: datetime
 ) -> tuple[list[str], int]:
     """Return the runs of a drill that executed again although nobody had a reason, and the number of the others."""
-    known = {
-        run.key
-        for entry in SandboxTables(pair.variables).runs.log(source.name, after=0)
-        for run in entry.runs
-        if run.has_ended and entry.at < promoted_at
-    }
+    ledger, known, number = SandboxTables(pair.variables).runs, set(), 0
+    while entries := ledger.log(source.name, after=number):
+        number = entries[-1].number
+        known |= {run.key for entry in entries for run in entry.runs if run.has_ended and entry.at < promoted_at}
     here, there = (
         Counter((line.dag_id, line.run_id) for line in airflow.executed() if line.dag_id in {RUN, TICK})
         for airflow in (source, target)
     )
-    fresh = {
-        (line.dag_id, line.run_id) for line in (*later(source.executed(), began), *later(target.executed(), began))
-    }
+    lines = [line for airflow in (source, target) for line in later(airflow.executed(), began)]
+    fresh = {(line.dag_id, line.run_id) for line in lines}
     twice = {key for key in fresh if here[key] + there[key] > 1}
     wrong = sorted(" ".join(key) for key in twice if key in known or max(here[key], there[key]) > 1)
     return wrong, len(twice) - len(wrong)
@@ -185,8 +182,8 @@ def test_two_regions_never_execute_at_the_same_time(pair: Pair) -> None:
         mode = choose.choice(("auto", "forced"))
         seen = drill(pair, fault, moment, mode)
         said = (
-            f"drill {number + 1}: {fault}, mode {mode} ended as {pair.history()[0]['mode']}, back {moment}: both at once "
-            f"{seen.together_s:.2f} s, {seen.again} runs again without a known end, {len(seen.wrong)} with one; "
+            f"drill {number + 1}: {fault}, mode {mode} ended as {pair.history()[0]['mode']}, back {moment}: "
+            f"both at once {seen.together_s:.2f} s, {seen.again} runs again without a known end, {len(seen.wrong)} with one; "
             f"{seen.unexecuted} of {BURST} requested runs ended with a note"
         )
         print(said, flush=True)

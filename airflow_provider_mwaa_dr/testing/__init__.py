@@ -19,6 +19,7 @@ from __future__ import annotations
 from airflow_provider_mwaa_dr.testing.clock import ManualClock
 from airflow_provider_mwaa_dr.testing.environment import FakeEnvironment
 from airflow_provider_mwaa_dr.testing.global_table import InMemoryGlobalTable
+from airflow_provider_mwaa_dr.testing.history_store import InMemoryHistoryStore
 from airflow_provider_mwaa_dr.testing.runs_store import InMemoryRunsStore
 from airflow_provider_mwaa_dr.testing.state_store import InMemoryStateStore
 from airflow_provider_mwaa_dr.testing.tables import FakeTables
@@ -27,6 +28,7 @@ __all__ = [
     "FakeEnvironment",
     "FakeTables",
     "InMemoryGlobalTable",
+    "InMemoryHistoryStore",
     "InMemoryRunsStore",
     "InMemoryStateStore",
     "ManualClock",

@@ -263,6 +263,26 @@ def _is_task(value: object) -> bool:
     )
 
 
+def _is_history_task(value: object) -> bool:
+    """Whether *value* has the fields of :class:`.history.pages.HistoryTask`, in their order. More may follow."""
+    if not isinstance(value, list) or len(value) < 11:
+        return False
+    times, texts = value[5:8], (value[2], *value[8:10])
+    return (
+        _is_task(value[:3])
+        and all(isinstance(count, int) and not isinstance(count, bool) for count in value[3:5])
+        and all(at is None or _is_time(at) for at in times)
+        and all(text is None or isinstance(text, str) for text in texts)
+        and isinstance(value[10], str)
+    )
+
+
+def _is_waiting(value: object) -> bool:
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    return isinstance(value[0], int) and all(isinstance(text, str) for text in value[1:])
+
+
 def _is_deadline(value: object) -> bool:
     if not isinstance(value, (list, tuple)) or len(value) != 3:
         return False
@@ -294,6 +314,10 @@ PAGES = whole(most=MOST_PAGES)
 JSON = _rule("JSON", _is_json)
 BASE64 = _rule("a text in base64", _is_base64, base64.b64decode)
 TASK = _rule("a list of task id, map index and state", _is_task)
+HISTORY_TASK = _rule(
+    "a list of task id, map index, state, tries, most tries, three times, operator, pool and host", _is_history_task
+)
+WAITING = _rule("a list of page, DAG id and run id", _is_waiting)
 EVENT: Schema = {
     "uri": TEXT,
     "name": optional(TEXT),
@@ -366,6 +390,8 @@ AGENT = ItemSchema(
         "aws_region": optional(TEXT),
         "held_because": optional(TEXT),
         "inventory_error": optional(TEXT),
+        "history_error": optional(TEXT),
+        "history": optional(TEXTS),
         "standby_as_of": optional(TIME),
         "ledger_wait_s": optional(NUMBER),
         "awaited": optional(COUNT),
@@ -624,3 +650,16 @@ CHECKPOINT: Schema = {
     "life": optional(TEXT),
     "at": optional(TIME),
 }
+HISTORY_PAGE: Schema = {
+    "number": whole(least=1),
+    "at": TIME,
+    "epoch": COUNT,
+    "progress": optional(record({"swept_id": COUNT, "sweep_end": COUNT, "live_at": TIME})),
+}
+HISTORY_LINE: Schema = {
+    "run": record({"dag_id": NAME, "run_id": NAME}),
+    "note": optional(TEXT),
+    "tasks": optional(each(HISTORY_TASK)),
+    "part": optional(COUNT),
+}
+HISTORY_CURSOR: Schema = {"number": COUNT, "waiting": each(WAITING), "imported": COUNT, "kept": TEXTS}

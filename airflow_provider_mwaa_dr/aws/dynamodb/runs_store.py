@@ -145,13 +145,13 @@ class DynamoDBRunsStore:
 
     def log(self, region: str, *, after: int) -> Sequence[LogEntry]:
         """Return the entries above *after*, in order; at most the first few hundred."""
-        above = _number(after)
+        above = number_key(after)
         while True:
             query = partial(self._query, region=region, above=above)
             answer = self._copies(region).ask(query, f"read the ledger of {region}")
             found = answer.get("Items", ())
             # An item whose key is not a number is not an entry, and is ignored.
-            entries = [entry_from_item(item, table=self.table) for item in found if _is_number(item["sk"].get("S"))]
+            entries = [entry_from_item(item, table=self.table) for item in found if is_number_key(item["sk"].get("S"))]
             if entries or not answer.get("LastEvaluatedKey"):
                 return entries
             above = str(found[-1]["sk"]["S"]) if found else str(answer["LastEvaluatedKey"]["sk"]["S"])
@@ -195,7 +195,9 @@ class DynamoDBRunsStore:
         if not self._is_eventual or region in self._own:
             raise _unreadable_checkpoint(found.manifest, found.problem, table=self.table, number=found.values["number"])
         advice = "A stale replica receives them within seconds. If it does not: " + _CHECKPOINT_ADVICE
-        raise IncompleteItemError(unreadable(found.problem, table=self.table, key=_name(found.manifest), advice=advice))
+        raise IncompleteItemError(
+            unreadable(found.problem, table=self.table, key=name_of(found.manifest), advice=advice)
+        )
 
     def _checkpoint_values(self, manifest: items.Item) -> dict[str, Any]:
         values = items.from_item(manifest)
@@ -224,7 +226,7 @@ class DynamoDBRunsStore:
 def entry_to_item(region: str, entry: LogEntry) -> dict[str, Any]:
     """Return an entry of *region*'s log as an item."""
     return {
-        **_key(f"LOG#{region}", _number(entry.number)),
+        **item_key(f"LOG#{region}", number_key(entry.number)),
         "epoch": {"N": str(entry.epoch)},
         "at": {"S": items.to_timestamp(entry.at)},
         "body": {"B": _pack(_entry_to_json(entry))},
@@ -235,7 +237,7 @@ def entry_to_item(region: str, entry: LogEntry) -> dict[str, Any]:
 def entry_from_item(item: items.Item, *, table: str) -> LogEntry:
     """Return an entry; if it cannot be read, an unreadable entry with its number."""
     number = int(item["sk"]["S"])
-    lines = _lines(item.get("body", {}).get("B"))
+    lines = unpack_lines(item.get("body", {}).get("B"))
     values = lines[0] if isinstance(lines, list) and len(lines) == 1 else None
     if isinstance(lines, Problem):
         problem: Problem | None = lines
@@ -246,7 +248,7 @@ def entry_from_item(item: items.Item, *, table: str) -> LogEntry:
     if problem is None and values is not None:
         return _entry_from_json(values)
     assert problem is not None  # noqa: S101  (one of the branches above)
-    return LogEntry.unreadable_one(number, unreadable(problem, table=table, key=_name(item), advice=_LOG_ADVICE))
+    return LogEntry.unreadable_one(number, unreadable(problem, table=table, key=name_of(item), advice=_LOG_ADVICE))
 
 
 def checkpoint_to_items(region: str, checkpoint: RegionLedger) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -285,23 +287,23 @@ def _may_replace(manifest: items.Item | None, checkpoint: RegionLedger, begins_a
     return "number" not in there or (there.get("life") in lives and there["number"] <= checkpoint.number)
 
 
-def _key(pk: str, sk: str) -> dict[str, Any]:
+def item_key(pk: str, sk: str) -> dict[str, Any]:
     return {"pk": {"S": pk}, "sk": {"S": sk}}
 
 
-def _name(item: items.Item) -> str:
+def name_of(item: items.Item) -> str:
     return f"{item['pk']['S']} {item['sk']['S']}"
 
 
-def _number(number: int) -> str:
+def number_key(number: int) -> str:
     return f"{number:0{_DIGITS}}"
 
 
-def _is_number(sk: object) -> bool:
+def is_number_key(sk: object) -> bool:
     return isinstance(sk, str) and len(sk) == _DIGITS and sk.isascii() and sk.isdigit()
 
 
-def _lines(body: object) -> list[Any] | Problem:
+def unpack_lines(body: object) -> list[Any] | Problem:
     """Return the JSON values of an item's body, one for each line, or the problem of the body."""
     if not isinstance(body, (bytes, bytearray)):
         return Problem("body", "nothing" if body is None else "no binary data", _LINES)
@@ -314,22 +316,22 @@ def _lines(body: object) -> list[Any] | Problem:
 def _pages(checkpoint: RegionLedger) -> Iterable[bytes]:
     """Yield the checkpoint's runs and heads in compressed pages that fit into one item each."""
     lines = (
-        *(json.dumps({"run": _run_to_json(run)}) for run in checkpoint.runs.values()),
+        *(json.dumps({"run": run_to_json(run)}) for run in checkpoint.runs.values()),
         *(json.dumps({"head": _head_to_json(head)}) for head in checkpoint.heads.values()),
     )
     page: list[str] = []
     size = 0
     for line in lines:
         if page and size + len(line) > PAGE_BYTES:
-            yield _pack_text(page)
+            yield pack_lines(page)
             page, size = [], 0
         page.append(line)
         size += len(line) + 1
     if page:
-        yield _pack_text(page)
+        yield pack_lines(page)
 
 
-def _pack_text(lines: Sequence[str]) -> bytes:
+def pack_lines(lines: Sequence[str]) -> bytes:
     return gzip.compress("\n".join(lines).encode(), mtime=0, compresslevel=4)
 
 
@@ -370,13 +372,13 @@ def checkpoint_from_items(manifest: items.Item, pages: Iterable[items.Item], *, 
 def _unreadable_checkpoint(
     item: items.Item, problem: Problem, *, table: str, number: int | None
 ) -> UnreadableCheckpointError:
-    fault = unreadable(problem, table=table, key=_name(item), advice=_CHECKPOINT_ADVICE)
+    fault = unreadable(problem, table=table, key=name_of(item), advice=_CHECKPOINT_ADVICE)
     return UnreadableCheckpointError(fault, number=number)
 
 
 def _add_lines(checkpoint: RegionLedger, body: bytes) -> Problem | None:
     """Add a page's runs and heads to *checkpoint*; return the page's problem if it has one."""
-    lines = _lines(body)
+    lines = unpack_lines(body)
     if isinstance(lines, Problem):
         return lines
     for line in lines:
@@ -385,7 +387,7 @@ def _add_lines(checkpoint: RegionLedger, body: bytes) -> Problem | None:
             return problem
         # Other lines, of a newer version, are ignored.
         if line.get("run") is not None:
-            run = _run_from_json(line["run"])
+            run = run_from_json(line["run"])
             checkpoint.runs[run.key] = run
         if line.get("head") is not None:
             head = _head_from_json(line["head"])
@@ -394,7 +396,7 @@ def _add_lines(checkpoint: RegionLedger, body: bytes) -> Problem | None:
 
 
 def _pack(values: Mapping[str, Any]) -> bytes:
-    return _pack_text([json.dumps(values)])
+    return pack_lines([json.dumps(values)])
 
 
 # JSON: missing values are left out; times are ISO-8601 in UTC.
@@ -408,7 +410,7 @@ def _entry_to_json(entry: LogEntry) -> dict[str, Any]:
             "epoch": entry.epoch,
             "first_id": entry.first_id,
             "newest_id": entry.newest_id,
-            "runs": [_run_to_json(run) for run in entry.runs],
+            "runs": [run_to_json(run) for run in entry.runs],
             "dag_ids": list(entry.dag_ids),
             "final": entry.final_plan_id,
             "settled": entry.complete_before,
@@ -425,7 +427,7 @@ def _entry_from_json(values: Mapping[str, Any]) -> LogEntry:
         epoch=values["epoch"],
         first_id=values["first_id"],
         newest_id=values["newest_id"],
-        runs=tuple(map(_run_from_json, values.get("runs") or ())),
+        runs=tuple(map(run_from_json, values.get("runs") or ())),
         dag_ids=tuple(values.get("dag_ids") or ()),
         final_plan_id=values.get("final"),
         complete_before=values.get("settled"),
@@ -448,7 +450,7 @@ _ENTRY: Schema = {**ENTRY, "runs": optional(each(record(_NAMED)))}
 _LINE: Schema = {"run": optional(record(_NAMED)), "head": optional(record({"dag_id": NAME}))}
 
 
-def _run_to_json(run: LedgerRun) -> dict[str, Any]:
+def run_to_json(run: LedgerRun) -> dict[str, Any]:
     values = {_STORED_AS.get(name, name): getattr(run, name) for name in _RUN_FIELDS}
     for name in _TIMES:
         if values[name] is not None:
@@ -477,7 +479,7 @@ def _event_from_json(values: Mapping[str, Any]) -> RunEvent:
     )
 
 
-def _run_from_json(values: Mapping[str, Any]) -> LedgerRun:
+def run_from_json(values: Mapping[str, Any]) -> LedgerRun:
     # Fields of a later version are ignored.
     problem = problem_of(values, RUN)
     known = valid(values, RUN) if problem is not None else {name: values[name] for name in RUN if name in values}
@@ -514,13 +516,13 @@ def _head_to_json(head: Head) -> dict[str, Any]:
         {
             "dag_id": head.dag_id,
             "created": _optional(head.created),
-            "finished": _run_to_json(head.finished) if head.finished is not None else None,
-            "others": [_run_to_json(run) for run in head.others],
-            "dated": [_run_to_json(run) for run in head.dated],
+            "finished": run_to_json(head.finished) if head.finished is not None else None,
+            "others": [run_to_json(run) for run in head.others],
+            "dated": [run_to_json(run) for run in head.dated],
             "partition_created": _optional(head.partition_created),
-            "partition": _run_to_json(head.partition) if head.partition is not None else None,
-            "triggered": _run_to_json(head.triggered) if head.triggered is not None else None,
-            "succeeded": [_run_to_json(run) for run in head.succeeded],
+            "partition": run_to_json(head.partition) if head.partition is not None else None,
+            "triggered": run_to_json(head.triggered) if head.triggered is not None else None,
+            "succeeded": [run_to_json(run) for run in head.succeeded],
         }
     )
 
@@ -549,7 +551,7 @@ def _ended_run(values: object) -> LedgerRun | None:
     """Return a run that has ended; None if it has not, or if one of its fields cannot be read."""
     if not isinstance(values, Mapping) or problem_of(values, _NAMED) is not None:
         return None
-    run = _run_from_json(values)
+    run = run_from_json(values)
     return run if run.doubt is None and run.has_ended else None
 
 

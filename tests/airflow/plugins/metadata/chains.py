@@ -45,8 +45,8 @@ def ledger_of(db: Any, run_id: str, *, status: RunStatus | None = None) -> Ledge
     run = to_run(row, status or RunStatus(row.state), epoch=1)
     if run.has_ended:
         run = replace(run, tasks=tuple(db.tasks([run.key]).get(run.key, ())))
-    text = json.dumps(runs_store._run_to_json(run))
-    return runs_store._run_from_json(json.loads(text))
+    text = json.dumps(runs_store.run_to_json(run))
+    return runs_store.run_from_json(json.loads(text))
 
 
 def executed(database: Database, db: Any, run: LedgerRun, one: str, two: str) -> None:

@@ -12,8 +12,8 @@ from airflow_provider_mwaa_dr.aws.dynamodb.items import from_item, state_from_it
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import (
     _head_from_json,
     _head_to_json,
-    _run_from_json,
-    _run_to_json,
+    run_from_json,
+    run_to_json,
 )
 from airflow_provider_mwaa_dr.core.ledger import ChildRun, Head, LedgerRun, RunDeadline, RunStatus
 from airflow_provider_mwaa_dr.core.state import Mode, Plan, Stage, Stop, announce, claim, initial
@@ -99,37 +99,37 @@ def test_a_head_of_an_older_version_has_no_dates_and_no_partition() -> None:
 def test_an_older_version_reads_runs_that_hold_a_date() -> None:
     """Its schema does not have the field, and it ignores fields that it does not have."""
     older = {name: rule for name, rule in RUN.items() if name != "holds_date"}
-    assert problem_of(_run_to_json(DATED), older) is None
-    assert "holds_date" not in _run_to_json(INTERVAL), "only runs that hold a date have it"
+    assert problem_of(run_to_json(DATED), older) is None
+    assert "holds_date" not in run_to_json(INTERVAL), "only runs that hold a date have it"
 
 
 def test_an_older_version_reads_runs_with_deadlines() -> None:
     """It ignores them, and who triggered the run. A run of an older version has none."""
     deadline = RunDeadline(alert="a1", at=AT, is_missed=True)
     run = replace(INTERVAL, status=RunStatus.OPEN, triggered_by="CLI", triggering_user="ann", deadlines=(deadline,))
-    values, new = _run_to_json(run), {"triggered_by", "triggering_user", "deadlines"}
+    values, new = run_to_json(run), {"triggered_by", "triggering_user", "deadlines"}
     assert problem_of(values, {name: rule for name, rule in RUN.items() if name not in new}) is None
-    assert not new & _run_to_json(INTERVAL).keys()
+    assert not new & run_to_json(INTERVAL).keys()
     expected = replace(run, triggered_by=None, triggering_user=None, deadlines=())
-    assert _run_from_json({name: value for name, value in values.items() if name not in new}) == expected
-    assert _run_from_json(values) == run
+    assert run_from_json({name: value for name, value in values.items() if name not in new}) == expected
+    assert run_from_json(values) == run
 
 
 def test_an_older_version_reads_runs_with_events() -> None:
     """It ignores them. A run of an older version has none, which is not the same as an empty list."""
     run = replace(INTERVAL, run_type="asset_triggered", status=RunStatus.OPEN, events=())
-    values = _run_to_json(run)
+    values = run_to_json(run)
     assert problem_of(values, {name: rule for name, rule in RUN.items() if name != "events"}) is None
-    older = _run_from_json({name: value for name, value in values.items() if name != "events"})
+    older = run_from_json({name: value for name, value in values.items() if name != "events"})
     assert (older.events, older.why_without_events) == (None, "an earlier version of the provider published the run")
-    assert _run_from_json(values).why_without_events is None
-    assert "events" not in _run_to_json(INTERVAL)
+    assert run_from_json(values).why_without_events is None
+    assert "events" not in run_to_json(INTERVAL)
 
 
 @pytest.mark.parametrize("broken", [{}, {"uri": "u", "at": "soon", "extra": "{}"}, {"uri": "u", "extra": "{"}, 7])
 def test_a_run_with_a_broken_event_is_in_doubt(broken: object) -> None:
     """No region may resume it with another event, or with fewer."""
-    found = _run_from_json(_run_to_json(INTERVAL) | {"events": [broken]})
+    found = run_from_json(run_to_json(INTERVAL) | {"events": [broken]})
     assert "its field events[0]" in (found.doubt or "")
 
 
@@ -137,13 +137,13 @@ def test_an_older_version_reads_runs_with_children() -> None:
     """It ignores them, and resumes children and parents. A run of an older version has none."""
     child = ChildRun(dag_id="child", run_id="c1", is_awaited=True)
     run = replace(INTERVAL, status=RunStatus.OPEN, children=(child,))
-    values, new = _run_to_json(run), {"children", "is_replaced"}
+    values, new = run_to_json(run), {"children", "is_replaced"}
     assert problem_of(values, {name: rule for name, rule in RUN.items() if name not in new}) is None
-    assert not new & _run_to_json(INTERVAL).keys()
-    assert _run_from_json({name: value for name, value in values.items() if name not in new}) == replace(
+    assert not new & run_to_json(INTERVAL).keys()
+    assert run_from_json({name: value for name, value in values.items() if name not in new}) == replace(
         run, children=()
     )
-    assert _run_from_json(values) == run
+    assert run_from_json(values) == run
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_an_older_version_reads_runs_with_children() -> None:
 )
 def test_a_run_with_a_broken_child_is_in_doubt(broken: object) -> None:
     """No region may resume it: it may be a parent, and its children are not known."""
-    found = _run_from_json(_run_to_json(INTERVAL) | {"children": [broken]})
+    found = run_from_json(run_to_json(INTERVAL) | {"children": [broken]})
     assert "its field children[0] in the ledger is" in (found.doubt or "")
 
 
 @pytest.mark.parametrize("broken", [["a1", "soon", True], ["a1", "2026-01-01T00:00:00Z"], [None, "x", 1], "a1"])
 def test_a_run_with_a_broken_deadline_is_in_doubt(broken: object) -> None:
     """No region may resume it."""
-    found = _run_from_json(_run_to_json(INTERVAL) | {"deadlines": [broken]})
+    found = run_from_json(run_to_json(INTERVAL) | {"deadlines": [broken]})
     assert "its field deadlines[0] in the ledger is" in (found.doubt or "")

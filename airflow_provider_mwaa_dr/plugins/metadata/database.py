@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
+from airflow_provider_mwaa_dr.core.history.database import Imported, RowIds, Sweep
+from airflow_provider_mwaa_dr.core.history.pages import HistoryRun
 from airflow_provider_mwaa_dr.core.ledger import ChildRun, LedgerRun, RunKey, TaskState
 from airflow_provider_mwaa_dr.core.waits import Waits
 from airflow_provider_mwaa_dr.core.watching import Watchers
@@ -15,6 +17,8 @@ from airflow_provider_mwaa_dr.plugins.metadata import (
     closing,
     dags,
     history,
+    history_export,
+    history_import,
     notes,
     resume,
     room,
@@ -151,6 +155,22 @@ class MetadataDb:
 
     def make_room(self, runs: Sequence[LedgerRun]) -> int:
         return room.make_room(self._depends_on_past, runs)
+
+    # The history that users see.
+
+    def history_ids(self, *, above: int | None) -> RowIds:
+        return history_export.history_ids(self._exempt, above=above)
+
+    def ended_history(self, ids: Collection[int]) -> Sweep:
+        return history_export.ended_history(self._exempt, ids)
+
+    def sweep_history(self, *, above: int, up_to: int, since: datetime, limit: int) -> Sweep:
+        return history_export.sweep_history(self._exempt, above=above, up_to=up_to, since=since, limit=limit)
+
+    def import_history(
+        self, runs: Sequence[HistoryRun], notes: Mapping[RunKey, str], successes: Sequence[LedgerRun]
+    ) -> Imported:
+        return history_import.import_history(self._exempt, runs, notes, successes)
 
     # DAGs.
 

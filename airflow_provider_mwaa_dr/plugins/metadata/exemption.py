@@ -21,6 +21,10 @@ class Exemption:
     def __init__(self, dag_ids: Collection[str]) -> None:
         self._dag_ids = tuple(sorted(dag_ids))
 
+    def has_id(self, dag_id: str) -> bool:
+        """Whether ``[dr] exempt_dags`` has the DAG, which may not be in this region."""
+        return dag_id in self._dag_ids
+
     def covers(self, dag_id: Any) -> Any:
         """Return the condition that the DAG in the column *dag_id* is exempt."""
         tagged = select(TAGS.c.dag_id).where(TAGS.c.name == CONTROL_TAG)

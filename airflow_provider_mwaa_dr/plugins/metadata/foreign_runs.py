@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.core.translation import (
     own_forms,
     resumed_at,
 )
+from airflow_provider_mwaa_dr.plugins.metadata.imported import is_local
 from airflow_provider_mwaa_dr.plugins.metadata.insertion import find_taken
 from airflow_provider_mwaa_dr.plugins.metadata.own_ends import is_skipped
 from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
@@ -123,7 +124,7 @@ class Translation:
             MARK.label("mark"),
             is_skipped().label("is_skipped"),
         )
-        rows = self._connection.execute(query.where(key_in([form.key for form in forms])))
+        rows = self._connection.execute(query.where(key_in([form.key for form in forms]), is_local()))
         return {(row.dag_id, row.run_id): row for row in rows}
 
     def _dated(self, run: LedgerRun) -> LedgerRun:
@@ -138,7 +139,7 @@ class Translation:
         def is_taken(at: datetime) -> bool:
             if (run.dag_id, at) in self._given:
                 return True
-            query = select(RUNS.c.id).where(RUNS.c.dag_id == run.dag_id, LOGICAL_DATE == at)
+            query = select(RUNS.c.id).where(RUNS.c.dag_id == run.dag_id, LOGICAL_DATE == at, is_local())
             if self._connection.execute(query).first() is not None:
                 return True
             self._given.add((run.dag_id, at))

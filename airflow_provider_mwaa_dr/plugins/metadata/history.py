@@ -15,6 +15,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, LedgerRun, RunKey, RunStatus, mark_of
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.foreign_runs import Translation, notes_of
+from airflow_provider_mwaa_dr.plugins.metadata.imported import drop_imported, is_local, keep_imported
 from airflow_provider_mwaa_dr.plugins.metadata.insertion import (
     insert_runs,
     insert_tasks,
@@ -74,7 +75,11 @@ def _adopt(session: Any, runs: Sequence[LedgerRun], note: str) -> int:
     wanted = [run for run in rows if is_current(run) or is_success(run)]
     new, _ = insertable(wanted, taken)
     of_look_backs = {run.key for run in new if not is_current(run)}
-    insert_runs(connection, new, state=None, note=note, notes=notes_of(runs, rows, note), but_next_run=of_look_backs)
+    kept = keep_imported(connection, [run for run in new if run.key in of_look_backs])
+    inserted = [run for run in new if run.key not in kept]
+    drop_imported(connection, inserted)
+    notes = notes_of(runs, rows, note)
+    insert_runs(connection, inserted, state=None, note=note, notes=notes, but_next_run=of_look_backs)
     skipped = {run.key for run in wanted if translation.is_skipped(run)}
     own_ends = skipped | own_ends_of(connection, [run.key for run in rows if run.key in taken.runs])
     present = [run for run in rows if run.key in own_ends or (run.tasks and run.key in taken.runs and is_current(run))]
@@ -107,18 +112,27 @@ def _currency(connection: Any, runs: Sequence[LedgerRun]) -> Callable[[LedgerRun
 
 
 def _last_successes(connection: Any, runs: Sequence[LedgerRun]) -> Callable[[LedgerRun], bool]:
-    """Return a function that tells whether one of *runs* succeeded after all other runs of its DAG that did."""
+    """
+    Return a function that tells whether one of *runs* succeeded after all other runs of its DAG that did.
+
+    An interval is compared with intervals: a run with a date in between looks back at it.
+    """
     dag_ids = sorted({run.dag_id for run in runs if run.status is RunStatus.SUCCESS})
-    query = (
-        select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
-        .where(RUNS.c.dag_id.in_(dag_ids), RUNS.c.state == "success", ~is_own_end())
-        .group_by(RUNS.c.dag_id)
-    )
-    newest = {row.dag_id: row.at for row in connection.execute(query)} if dag_ids else {}
+
+    def newest(*conditions: Any) -> dict[str, datetime]:
+        query = (
+            select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
+            .where(RUNS.c.dag_id.in_(dag_ids), RUNS.c.state == "success", ~is_own_end(), is_local(), *conditions)
+            .group_by(RUNS.c.dag_id)
+        )
+        return {row.dag_id: row.at for row in connection.execute(query)} if dag_ids else {}
+
+    of_all, of_intervals = newest(), newest(RUNS.c.run_type.in_(AUTOMATED))
 
     def is_success(run: LedgerRun) -> bool:
         is_dated = run.status is RunStatus.SUCCESS and run.logical_date is not None and not is_partition(run)
-        return is_dated and _is_at_least(run.logical_date, newest.get(run.dag_id))
+        known = of_intervals if run.run_type in AUTOMATED else of_all
+        return is_dated and _is_at_least(run.logical_date, known.get(run.dag_id))
 
     return is_success
 
@@ -133,7 +147,7 @@ def _newest(connection: Any, dag_ids: Collection[str], date: Any) -> dict[str, d
         return {}
     query = (
         select(RUNS.c.dag_id, func.max(date).label("at"))
-        .where(RUNS.c.dag_id.in_(sorted(set(dag_ids))), RUNS.c.run_type.in_(AUTOMATED), ~is_skipped())
+        .where(RUNS.c.dag_id.in_(sorted(set(dag_ids))), RUNS.c.run_type.in_(AUTOMATED), ~is_skipped(), is_local())
         .group_by(RUNS.c.dag_id)
     )
     return {row.dag_id: row.at for row in connection.execute(query) if row.at is not None}
@@ -152,7 +166,7 @@ def _apply_result(connection: Any, run: LedgerRun, note: str) -> None:
     """Give an ended run the result, and its tasks the states, that another region published; idempotent."""
     row = connection.execute(
         select(RUNS.c.id, RUNS.c.state)
-        .where(RUNS.c.dag_id == run.dag_id, RUNS.c.run_id == run.run_id, RUNS.c.state.in_(ENDED))
+        .where(RUNS.c.dag_id == run.dag_id, RUNS.c.run_id == run.run_id, RUNS.c.state.in_(ENDED), is_local())
         .with_for_update()
     ).first()
     if row is None:
@@ -246,7 +260,7 @@ def _continue_after_newest(connection: Any, dag_ids: Collection[str]) -> None:
     """Let the scheduler continue after the newest interval of each DAG; as many statements for one DAG as for many."""
     newest = (
         select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
-        .where(RUNS.c.dag_id.in_(dag_ids), RUNS.c.run_type.in_(AUTOMATED))
+        .where(RUNS.c.dag_id.in_(dag_ids), RUNS.c.run_type.in_(AUTOMATED), is_local())
         .group_by(RUNS.c.dag_id)
         .subquery()
     )

@@ -9,10 +9,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import bindparam, delete, exists, insert, or_, select, tuple_, update
+from sqlalchemy import bindparam, exists, insert, or_, select, tuple_, update
 
 from airflow_provider_mwaa_dr.core.bookkeeping import RunRow
 from airflow_provider_mwaa_dr.core.ledger import AUTOMATED, EVENT_TRIGGERED, LedgerRun, RunKey, mark_of, triggered_at
+from airflow_provider_mwaa_dr.plugins.metadata.imported import is_local
 from airflow_provider_mwaa_dr.plugins.metadata.notes import compose_note
 from airflow_provider_mwaa_dr.plugins.metadata.own_ends import is_skipped
 from airflow_provider_mwaa_dr.plugins.metadata.runs import key_in
@@ -68,18 +69,25 @@ def is_partition(run: LedgerRun) -> bool:
 
 
 def find_taken(connection: Any, runs: Sequence[LedgerRun]) -> Taken:
-    """Return which keys, logical dates and partitions of *runs* the database has."""
+    """
+    Return which keys, logical dates and partitions of *runs* the database has, except in imported runs.
+
+    Before the caller inserts a run, it removes the imported runs in its place: :func:`.imported.drop_imported`.
+    """
     columns = (RUNS.c.dag_id, RUNS.c.run_id, RUNS.c.state, LOGICAL_DATE.label("at"))
     dates = [(run.dag_id, run.logical_date) for run in runs if run.logical_date is not None]
-    rows = list(connection.execute(select(*columns).where(key_in([run.key for run in runs]))))
+    rows = list(connection.execute(select(*columns).where(key_in([run.key for run in runs]), is_local())))
     if dates:
-        rows += connection.execute(select(*columns).where(tuple_(RUNS.c.dag_id, LOGICAL_DATE).in_(dates)))
+        rows += connection.execute(select(*columns).where(tuple_(RUNS.c.dag_id, LOGICAL_DATE).in_(dates), is_local()))
     partitions = [(run.dag_id, run.partition_key) for run in runs if is_partition(run)]
     found = []
     if partitions and PARTITION_KEY is not None:
         found = connection.execute(
             select(RUNS.c.dag_id, RUNS.c.run_id, PARTITION_KEY.label("partition_key")).where(
-                tuple_(RUNS.c.dag_id, PARTITION_KEY).in_(partitions), RUNS.c.run_type.in_(AUTOMATED), ~is_skipped()
+                tuple_(RUNS.c.dag_id, PARTITION_KEY).in_(partitions),
+                RUNS.c.run_type.in_(AUTOMATED),
+                ~is_skipped(),
+                is_local(),
             )
         ).all()
     return Taken(
@@ -129,7 +137,7 @@ def insert_runs(
         return
     now = utc_now()
     versions = newest_versions(connection, {run.dag_id for run in runs})
-    connection.execute(insert(RUNS), [_new_row(run, state, now, versions.get(run.dag_id)) for run in runs])
+    connection.execute(insert(RUNS), [new_row(run, state, now, versions.get(run.dag_id)) for run in runs])
     ids = connection.execute(
         select(RUNS.c.id, RUNS.c.dag_id, RUNS.c.run_id).where(key_in([run.key for run in runs]))
     ).all()
@@ -153,7 +161,7 @@ def insert_runs(
         # The next run in the DAG's row may be later, because Airflow computed it without these runs.
         # SQLAlchemy 1.4 does not support IN in a statement for many rows.
         is_interval = or_(*(RUNS.c.run_type == run_type for run_type in AUTOMATED))
-        newer = exists().where(RUNS.c.dag_id == DAGS.c.dag_id, is_interval, MARK > bindparam("of_mark"))
+        newer = exists().where(RUNS.c.dag_id == DAGS.c.dag_id, is_interval, is_local(), MARK > bindparam("of_mark"))
         names = next_dagrun(intervals[0])
         connection.execute(
             update(DAGS)
@@ -169,15 +177,6 @@ def insert_runs(
             ],
         )
     insert_tasks(connection, runs if state is None else [])
-
-
-def delete_rows(connection: Any, rows: Sequence[Any]) -> None:
-    """Delete runs with their tasks and notes. A row has ``id``, ``dag_id`` and ``run_id``."""
-    keys = [(row.dag_id, row.run_id) for row in rows]
-    ids = [row.id for row in rows]
-    connection.execute(delete(TASKS).where(tuple_(TASKS.c.dag_id, TASKS.c.run_id).in_(keys)))
-    connection.execute(delete(NOTES).where(NOTES.c.dag_run_id.in_(ids)))
-    connection.execute(delete(RUNS).where(RUNS.c.id.in_(ids)))
 
 
 def _continue_after_partitions(connection: Any, runs: Sequence[LedgerRun]) -> None:
@@ -208,7 +207,7 @@ def no_next_dagrun() -> dict[str, None]:
     return existing_columns(DAGS, dict.fromkeys(names))
 
 
-def _new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> dict[str, Any]:
+def new_row(run: LedgerRun, state: str | None, now: datetime, version: Any) -> dict[str, Any]:
     """Return the columns of another region's run: queued if *state* is set, else ended."""
     run_type = existing_type(run.run_type)
     conf = json.loads(run.conf) if run.conf is not None else {}

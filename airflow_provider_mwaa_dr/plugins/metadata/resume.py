@@ -15,7 +15,8 @@ from airflow_provider_mwaa_dr.plugins.metadata.creation import add_deadlines, pi
 from airflow_provider_mwaa_dr.plugins.metadata.events import add_events, why_no_events
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
 from airflow_provider_mwaa_dr.plugins.metadata.foreign_runs import Translation
-from airflow_provider_mwaa_dr.plugins.metadata.insertion import delete_rows, insert_runs, insertable
+from airflow_provider_mwaa_dr.plugins.metadata.imported import delete_rows, drop_imported
+from airflow_provider_mwaa_dr.plugins.metadata.insertion import insert_runs, insertable
 from airflow_provider_mwaa_dr.plugins.metadata.notes import put_note
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     DAGS,
@@ -84,6 +85,7 @@ def resume(runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
             held |= {run.key: why for run in batch if (why := translation.why_taken(run)) is not None}
             new, refused = insertable([translation.to_resume(run) for run in batch if run.key not in held], taken)
             refused |= held
+            drop_imported(connection, new, _requested_again(batch))
             insert_runs(connection, new, state="queued", note=note)
             add_events(connection, new)
             pin_versions(session, new)
@@ -98,6 +100,12 @@ def resume(runs: Sequence[LedgerRun], note: str) -> dict[RunKey, str]:
             except Exception as error:  # an error of Airflow for this run must not stop the other runs
                 failed[run.key] = f"this region cannot queue it: {type(error).__name__}: {error}"
     return failed
+
+
+def _requested_again(runs: Sequence[LedgerRun]) -> set[RunKey]:
+    """Return the runs that the tasks of *runs* request again under the same id. Airflow refuses an id that exists."""
+    children = (child for run in runs for child in run.children if child.has_fixed_id)
+    return {(child.dag_id, child.run_id) for child in children if child.run_id is not None}
 
 
 def _queue_again(run: LedgerRun, note: str) -> None:

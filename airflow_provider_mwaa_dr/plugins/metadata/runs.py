@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.plugins.metadata.children import children
 from airflow_provider_mwaa_dr.plugins.metadata.creation import deadlines
 from airflow_provider_mwaa_dr.plugins.metadata.events import events_of
 from airflow_provider_mwaa_dr.plugins.metadata.exemption import Exemption
+from airflow_provider_mwaa_dr.plugins.metadata.imported import is_local
 from airflow_provider_mwaa_dr.plugins.metadata.own_ends import is_skipped
 from airflow_provider_mwaa_dr.plugins.metadata.schema import (
     DAGS,
@@ -43,13 +44,17 @@ def newest_run() -> int:
 
 
 def read_states(exempt: Exemption, *, above: int) -> tuple[int, dict[RunKey, str]]:
-    """Return the highest run id, and the states of all open runs and of all runs with an id above *above*."""
+    """
+    Return the highest run id, and the states of all open runs and of all runs with an id above *above*.
+
+    Imported runs are not among them, here and in all functions of this module.
+    """
     of_ours = ~exempt.covers(RUNS.c.dag_id)
     columns = (RUNS.c.id, RUNS.c.dag_id, RUNS.c.run_id, RUNS.c.state)
     with transaction() as session:
         # Two queries, because each needs another index. The new runs first: the second query also returns a run
         # that is committed between the two, because it is open.
-        new = session.execute(select(*columns).where(RUNS.c.id > above, of_ours)).all()
+        new = session.execute(select(*columns).where(RUNS.c.id > above, of_ours, is_local())).all()
         still_open = session.execute(select(*columns).where(RUNS.c.state.in_(OPEN), of_ours)).all()
         newest = session.execute(select(func.max(RUNS.c.id))).scalar() or 0
     states = {(row.dag_id, row.run_id): str(row.state) for row in (*new, *still_open)}
@@ -61,7 +66,7 @@ def rows(keys: Collection[RunKey]) -> list[RunRow]:
     found: list[RunRow] = []
     for batch in batched(sorted(keys), BATCH):
         with transaction() as session:
-            query = select(*ROW).where(key_in(batch))
+            query = select(*ROW).where(key_in(batch), is_local())
             some = [to_row(row) for row in session.execute(query).all()]
             deadlines_of = deadlines(session.connection(), [read.id for read in some])
             events = events_of(session, some)
@@ -100,6 +105,7 @@ def last_finished(dag_ids: Collection[str]) -> list[RunRow]:
                 RUNS.c.run_type.not_in(AUTOMATED),
                 RUNS.c.state.in_(ENDED),
                 ~is_skipped(),
+                is_local(),
                 has_next_run(),
                 or_(newest.c.at.is_(None), LOGICAL_DATE > newest.c.at),
             )
@@ -122,7 +128,7 @@ def _newest_success(dag_ids: Sequence[str], *conditions: Any) -> Any:
     """Return the subquery of the newest date of each DAG's successes, as ``at``."""
     return (
         select(RUNS.c.dag_id, func.max(LOGICAL_DATE).label("at"))
-        .where(RUNS.c.dag_id.in_(dag_ids), RUNS.c.state == "success", ~is_skipped(), *conditions)
+        .where(RUNS.c.dag_id.in_(dag_ids), RUNS.c.state == "success", ~is_skipped(), is_local(), *conditions)
         .group_by(RUNS.c.dag_id)
         .subquery()
     )
@@ -137,6 +143,7 @@ def _newest(dag_ids: Sequence[str], date: Any, *conditions: Any) -> Any:
             RUNS.c.run_type.in_(AUTOMATED),
             RUNS.c.state.in_(ENDED),
             ~is_skipped(),
+            is_local(),
             *conditions,
         )
         .group_by(RUNS.c.dag_id)

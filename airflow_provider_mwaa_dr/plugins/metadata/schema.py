@@ -373,6 +373,9 @@ def team_names(connection: Any) -> tuple[str, ...]:
 
 # DAGs, their versions, serialized forms and code.
 
+TASK_VERSION_IS_REQUIRED = "dag_version_id" in TASKS.c and not TASKS.c.dag_version_id.nullable
+"""Whether a task instance must have the id of a version of its DAG. Airflow 3 allows none; see history_import."""
+
 _SERIALIZED_KEY = SERIALIZED.c.id if "id" in SERIALIZED.c else SERIALIZED.c.dag_id
 CODE_KEY = CODES.c.id if "id" in CODES.c else CODES.c.fileloc_hash
 

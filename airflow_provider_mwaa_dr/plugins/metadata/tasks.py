@@ -12,6 +12,7 @@ from sqlalchemy import Text, and_, cast, func, or_, select, tuple_
 
 from airflow_provider_mwaa_dr.core.batches import batched
 from airflow_provider_mwaa_dr.core.ledger import RunKey, TaskState
+from airflow_provider_mwaa_dr.plugins.metadata.imported import is_local
 from airflow_provider_mwaa_dr.plugins.metadata.schema import ENDED, RUNS, SERIALIZED, TASKS, newest_serialized
 from airflow_provider_mwaa_dr.plugins.metadata.transactions import BATCH, transaction
 
@@ -78,9 +79,12 @@ def last_task_end(since: datetime) -> datetime | None:
     """
     Return when the last task ended that had a worker, and that started no earlier than *since*; None if none did.
 
-    Reads the newest runs only, because the times of tasks, and those times of runs that would help, have no index.
+    Imported runs do not count. Reads the newest runs only, because the times of tasks, and those times of runs that
+    would help, have no index.
     """
-    newest = select(RUNS.c.dag_id, RUNS.c.run_id).order_by(RUNS.c.id.desc()).limit(_NEWEST_RUNS).subquery()
+    newest = (
+        select(RUNS.c.dag_id, RUNS.c.run_id).where(is_local()).order_by(RUNS.c.id.desc()).limit(_NEWEST_RUNS).subquery()
+    )
     with transaction() as session:
         at: datetime | None = session.execute(
             select(func.max(TASKS.c.end_date))

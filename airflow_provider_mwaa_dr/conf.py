@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from airflow_provider_mwaa_dr.core.config import OPTIONS, SECTION, DRConfig, environment_texts, parse_config
 
 if TYPE_CHECKING:
+    from airflow_provider_mwaa_dr.core.history.store import HistoryStore
     from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore, StateStore
 
 
@@ -50,6 +51,13 @@ def runs_store(config: DRConfig, clock: Clock) -> RunsStore | None:
     from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_runs_store  # noqa: PLC0415
 
     return open_runs_store(config, clock=clock)
+
+
+def history_store(config: DRConfig, clock: Clock) -> HistoryStore | None:
+    """Return the store of the history; None if the history is off."""
+    from airflow_provider_mwaa_dr.aws.dynamodb.stores import open_history_store  # noqa: PLC0415
+
+    return open_history_store(config, clock=clock)
 
 
 def default_deferrable() -> bool:

@@ -157,6 +157,9 @@ def runs() -> str:
             ("### An entry: `LOG#region`", contents.ENTRY),
             ("### A run in an entry", contents.RUN),
             ("### A checkpoint: `PICTURE#region`", contents.CHECKPOINT),
+            ("### A page of the history: `HISTORY#site`, by number: the first line", contents.HISTORY_PAGE),
+            ("### Each other line of the page: a run, or a part of it", contents.HISTORY_LINE),
+            ("### A cursor: `HISTORY#site`, `cursor#source`", contents.HISTORY_CURSOR),
         )
         for part in (title, _fields(schema))
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 from airflow_provider_mwaa_dr.agent.acknowledgements import Acknowledgements
 from airflow_provider_mwaa_dr.agent.confirmation import Confirmation
 from airflow_provider_mwaa_dr.agent.heartbeat import Heartbeat
+from airflow_provider_mwaa_dr.agent.history import HistoryKeeper
 from airflow_provider_mwaa_dr.agent.housekeeping import Housekeeping
 from airflow_provider_mwaa_dr.agent.identity_check import IdentityCheck
 from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
@@ -64,6 +65,7 @@ class AgentLoop:
     :param view: the last view of an earlier agent in this process.
     :param inventory: lists the DAGs and settings of the region's Airflow; None: this agent lists none.
     :param carrier: copies settings between the sites; None: this agent copies none. It needs *inventory*.
+    :param history: copies the history; None: it is off.
     :param metrics: where the agent publishes its figures; None: this agent publishes none.
     :param start_sender: starts a process that sends notifications; None: this agent sends none.
     """
@@ -81,6 +83,7 @@ class AgentLoop:
         view: View | None = None,
         inventory: InventoryKeeper | None = None,
         carrier: SettingsCarrier | None = None,
+        history: HistoryKeeper | None = None,
         metrics: Publisher | None = None,
         start_sender: StartSender | None = None,
     ) -> None:
@@ -91,6 +94,7 @@ class AgentLoop:
         self._clock = clock
         self._inventory = inventory
         self._carrier = carrier
+        self._history = history
         self._acknowledgements = Acknowledgements(db)
         self._confirmation = Confirmation(config)
         self._observer = Observer(store, clock, every_s=config.heartbeat_s, is_on=config.eventual_mode is None)
@@ -133,6 +137,7 @@ class AgentLoop:
             observer=self._observer,
             inventory=inventory,
             carrier=carrier,
+            history=history,
             metrics=metrics,
         )
         self._heartbeat = Heartbeat(
@@ -229,6 +234,22 @@ class AgentLoop:
                 return True
         has_end = self._run_ended_at is not None and self._leader.ledger.is_publishing
         return has_end and now >= self._heartbeat.turned_at + _BATCH_S
+
+    def copy_history(self) -> None:
+        """
+        Export or import some of the history, if it is on; never raises.
+
+        Called between two turns, without the guard against forks. It enters the guard for each use of the database.
+        """
+        if self._history is None or self._has_ended:
+            return
+        ledger = self._leader.ledger
+        self._history.step(
+            self._reader.view,
+            peers=self._reader.peers(),
+            is_leading=ledger.is_publishing,
+            ledger=ledger.bookkeeper,
+        )
 
     def note_end_of_run(self) -> None:
         """Let the next turn start within about a second: a run has ended. The scheduler's thread calls this."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow_provider_mwaa_dr import __version__
 from airflow_provider_mwaa_dr.agent.acknowledgements import Acknowledgements
 from airflow_provider_mwaa_dr.agent.confirmation import Confirmation
+from airflow_provider_mwaa_dr.agent.history import HistoryKeeper
 from airflow_provider_mwaa_dr.agent.housekeeping import Housekeeping
 from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper
 from airflow_provider_mwaa_dr.agent.leader import Leader
@@ -49,6 +50,7 @@ class Reporter:
         observer: Observer,
         inventory: InventoryKeeper | None,
         carrier: SettingsCarrier | None,
+        history: HistoryKeeper | None,
         metrics: Publisher | None,
     ) -> None:
         self._process = process
@@ -65,6 +67,7 @@ class Reporter:
         self._observer = observer
         self._inventory = inventory
         self._carrier = carrier
+        self._history = history
         self._metrics = metrics
 
     def awaited(self) -> tuple[object, ...]:
@@ -82,6 +85,7 @@ class Reporter:
             ledger.wait.error,
             self._inventory_error,
             self._settings_problem,
+            self._history.error if self._history is not None else None,
             self._reader.held_because,
             self._reader.lease_s,
             (self._leader.restorer.version, self._leader.restorer.left),
@@ -140,6 +144,8 @@ class Reporter:
             repeats=bookkeeper.repeats if bookkeeper is not None else (),
             unread=bookkeeper.unread if bookkeeper is not None else (),
             inventory_error=self._inventory_error,
+            history_error=self._history.error if self._history is not None else None,
+            history=self._history.texts if self._history is not None else (),
             exempt=self._exempt,
             ledger_wait_s=ledger.wait.left_s,
             environment=self._process.identity.environment,

@@ -186,6 +186,9 @@ def _notes(document: Mapping[str, Any], region: str, timing: Timing, console: Co
         yield f"  its inventory is incomplete or missing: {found['inventory_error']}"
     if found["settings_problem"]:
         yield f"  copies of settings: {found['settings_problem']}"
+    if found["history_error"]:
+        yield f"  its history is not copied, and nothing waits for it: {found['history_error']}"
+    yield from (f"  history: {text}" for text in found["history"])
     if found["exempt"]:
         yield f"  DAGs that no promise covers (exempt): {', '.join(found['exempt'])}"
     if found["closed"]:

@@ -96,6 +96,7 @@ class DRConfig:
     state_table_replicas: tuple[str, ...] = ()
     environments: Mapping[str, str]
     runs_table: str = ""
+    history_days: int = 0
     notification_topic: str = ""
     notification_bus: str = ""
     notifiers: tuple[str, ...] = ()
@@ -210,6 +211,16 @@ def _boolean(text: str) -> bool:
 def _seconds(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         value = float(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
         if not low <= value <= high:
             raise ValueError(text)
         return value
@@ -369,6 +380,16 @@ OPTIONS: tuple[Option[Any], ...] = (
         parse=str.strip,
         example="mwaa-dr-runs",
         description="DynamoDB table for the ledger of runs. Unset: no region resumes another region's runs.",
+    ),
+    Option(
+        name="history_days",
+        type="integer",
+        default="0",
+        allowed="whole numbers from 0 to 3650",
+        parse=_whole(0, 3650),
+        example="30",
+        description="Copy the runs that ended in this many last days, with their task instances, into the standby, so "
+        "that it shows them as the active site does. 0: off. Needs runs_table, and the permissions CopyHistory.",
     ),
     Option(
         name="site",

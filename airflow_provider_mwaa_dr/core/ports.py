@@ -106,6 +106,8 @@ class AgentStatus:
         region is active. None after the region has become active and reconciled its runs.
     :param inventory_error: why the agent could not take or write the region's inventory, or compares no values with a
         peer; None while neither is so.
+    :param history_error: why the agent does not copy the history; None if it does, or if the history is off.
+    :param history: what the agent has copied, and which runs it could not import and why; a sentence each.
     :param environment: the agent's MWAA environment (``AIRFLOW_ENV_NAME``); empty if Airflow has no such name, None if
         the agent does not report it.
     :param aws_region: ``AWS_REGION`` of the agent's process; empty if it is not set, None if the agent does not report
@@ -171,6 +173,8 @@ class AgentStatus:
     final_plan_id: str | None = None
     waiting: tuple[str, ...] = ()
     inventory_error: str | None = None
+    history_error: str | None = None
+    history: tuple[str, ...] = ()
     standby_as_of: datetime | None = None
     environment: str | None = None
     aws_region: str | None = None

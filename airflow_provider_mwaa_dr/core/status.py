@@ -189,6 +189,8 @@ def _region_document(role: Role, watched: Sequence[WatchedAgent], silence_s: flo
         "unread": list(leader.unread) if leader is not None else [],
         "inventory_error": leader.inventory_error if leader is not None else None,
         "settings_problem": leader.settings_problem if leader is not None else None,
+        "history_error": leader.history_error if leader is not None else None,
+        "history": list(leader.history) if leader is not None else [],
         "exempt": list(leader.exempt) if leader is not None and leader.exempt is not None else None,
         "unguarded_triggerers": list(leader.unguarded) if leader is not None else [],
         "leftovers": leader.unclosed_runs if leader is not None else None,

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from airflow_provider_mwaa_dr import conf
+from airflow_provider_mwaa_dr.agent.history import HistoryKeeper
 from airflow_provider_mwaa_dr.agent.inventory import InventoryKeeper, option_texts
 from airflow_provider_mwaa_dr.agent.loop import AgentLoop
 from airflow_provider_mwaa_dr.agent.metrics import Metrics, Publishers, Stats
@@ -25,7 +26,8 @@ from airflow_provider_mwaa_dr.core.config import DRConfig, is_exempt
 from airflow_provider_mwaa_dr.core.display import get_logger
 from airflow_provider_mwaa_dr.core.gate import Action, DecisionPoint, decide
 from airflow_provider_mwaa_dr.core.ledger import SCHEDULED
-from airflow_provider_mwaa_dr.core.ports import Clock
+from airflow_provider_mwaa_dr.core.ports import Clock, StateStore
+from airflow_provider_mwaa_dr.core.translation import Era
 from airflow_provider_mwaa_dr.plugins.fork_guard import ForkGuard
 
 log = get_logger(__name__)
@@ -255,6 +257,7 @@ class Gate:
                 # Without the guard: a table that does not answer must not delay the scheduler's forks.
                 if loop.is_turn_due():
                     break
+                loop.copy_history()
 
     def _make_loop(self) -> AgentLoop:
         """Return a new agent, with the view of the earlier agent."""
@@ -297,8 +300,24 @@ class Gate:
             view=self._loop.view if self._loop is not None else None,
             inventory=inventory,
             carrier=carrier,
+            history=self._make_history(store, airflow_version),
             metrics=self._metrics,
             start_sender=send_notifications.start,
+        )
+
+    def _make_history(self, store: StateStore, airflow_version: str) -> HistoryKeeper | None:
+        """Return what copies the history; None if it is off."""
+        history = conf.history_store(self._config, self._clock)
+        if history is None:
+            return None
+        return HistoryKeeper(
+            history,
+            self._db,
+            self._clock,
+            config=self._config,
+            states=store,
+            guard=self._guard,
+            era=Era.of(airflow_version),
         )
 
     def _await_job(self) -> None:

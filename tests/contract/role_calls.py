@@ -13,12 +13,14 @@ from typing import Any
 
 import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr.aws.cloudwatch import SEND_EVERY_S, CloudWatchStats
+from airflow_provider_mwaa_dr.aws.dynamodb.history_store import DynamoDBHistoryStore
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core import ports
 from airflow_provider_mwaa_dr.core.carrying import SettingsOffer
 from airflow_provider_mwaa_dr.core.config import Eventual
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
+from airflow_provider_mwaa_dr.core.history.pages import HistoryPage, ImportCursor
 from airflow_provider_mwaa_dr.core.inventory import Inventory
 from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.ports import (
@@ -52,6 +54,7 @@ PACKAGE = Path(airflow_provider_mwaa_dr.__file__).parent
 AGENT = (
     *sorted(f"agent/{path.name}" for path in (PACKAGE / "agent").glob("*.py")),
     *sorted(f"core/bookkeeping/{path.name}" for path in (PACKAGE / "core" / "bookkeeping").glob("*.py")),
+    *sorted(f"core/history/{path.name}" for path in (PACKAGE / "core" / "history").glob("*.py")),
     "plugins/fence.py", "plugins/triggerer.py",
 )  # fmt: skip
 ENGINE = (
@@ -236,6 +239,20 @@ def uses_of_ledger(runs: DynamoDBRunsStore, region: str, clock: ManualClock) -> 
     }
 
 
+def uses_of_history(history: DynamoDBHistoryStore, region: str, clock: ManualClock) -> dict[str, Callable[[], object]]:
+    """Return a call of each method of the history's port. Only the own site's part is written."""
+    other = B if region == A else A
+    page = HistoryPage(number=1, at=clock.now(), epoch=0, progress=None)
+    return {
+        "append_page": lambda: history.append_page(region, page),
+        "last_page": lambda: history.last_page(region),
+        "pages": lambda: history.pages(other, after=0),
+        "page": lambda: history.page(other, 1),
+        "cursor": lambda: history.cursor(region, other),
+        "save_cursor": lambda: history.save_cursor(region, other, ImportCursor()),
+    }
+
+
 def uses_of_metrics(client: Any, clock: ManualClock) -> dict[str, Callable[[], object]]:
     """Return the call that sends an agent's metrics."""
     stats = CloudWatchStats(A, "e", clock, client=client)
@@ -254,6 +271,7 @@ class Stores:
     state: StateStore
     copy: DynamoDBStateStore
     runs: DynamoDBRunsStore
+    history: DynamoDBHistoryStore
 
 
 def stores(cloud: Cloud, model: str = "strong", *, region: str = A) -> Stores:
@@ -265,13 +283,17 @@ def stores(cloud: Cloud, model: str = "strong", *, region: str = A) -> Stores:
         cloud.runs_table, cloud.sites.aws_regions, clock=cloud.clock, session=cloud.session, timeout_s=20,
         own_region=None if model == "strong" else region,
     )  # fmt: skip
+    history = DynamoDBHistoryStore(
+        cloud.runs_table, cloud.sites.aws_regions, days=30, clock=cloud.clock, session=cloud.session, timeout_s=20,
+        own_region=None if model == "strong" else region,
+    )  # fmt: skip
     if model == "strong":
         store = cloud.store()
-        return Stores(state=store, copy=store, runs=runs)
+        return Stores(state=store, copy=store, runs=runs, history=history)
     copies = {each: cloud.copy(each) for each in cloud.regions}
     state = EventualStateStore(copies, mode=Eventual(model), clock=cloud.clock)
     state.read()  # a plan is written to the active region's replica
-    return Stores(state=state, copy=copies[A], runs=runs)
+    return Stores(state=state, copy=copies[A], runs=runs, history=history)
 
 
 def key_in(cloud: Cloud, region: str) -> str:
@@ -342,5 +364,11 @@ DOING: Mapping[str, str] = {
     "save_checkpoint": "write a checkpoint of the ledger",
     "checkpoint_info": "read the checkpoint of the ledger",
     "checkpoint": "read the checkpoint of the ledger",
+    "append_page": "export the history",
+    "last_page": "continue the export of the history",
+    "pages": "import the history",
+    "page": "import the history",
+    "cursor": "continue the import of the history",
+    "save_cursor": "import the history",
 }
 """What a method of a port does, for the table of rights."""

@@ -107,13 +107,13 @@ def test_a_heartbeat_with_texts_of_any_length_fits(store: StateStore) -> None:
     many = tuple(f"{number}: {ANY_LENGTH}" for number in range(300))
     status = replace(
         STATUS, host=ANY_LENGTH, problems=many, waiting=many, ledger_error=ANY_LENGTH, inventory_error=ANY_LENGTH,
-        settings_problem=ANY_LENGTH, unread=many, waits=many, repeats=many,
+        settings_problem=ANY_LENGTH, history_error=ANY_LENGTH, history=many, unread=many, waits=many, repeats=many,
         schedulers=tuple(str(number) for number in range(100)), reconciled_epoch=2,
     )  # fmt: skip
     store.put_agent(status)
     (found,) = store.agents("us-east-1")
     assert (found.schedulers, found.reconciled_epoch, found.beat) == (status.schedulers, 2, 3)
-    for texts in (found.problems, found.waiting, found.unread, found.waits, found.repeats):
+    for texts in (found.problems, found.waiting, found.unread, found.waits, found.repeats, found.history):
         assert texts[0].startswith("0: äää")
         assert texts[-1] == f"and {301 - len(texts)} more"
     assert found.ledger_error is not None

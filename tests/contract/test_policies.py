@@ -36,6 +36,7 @@ from airflow_provider_mwaa_dr.aws.mwaa.environment import MwaaEnvironment
 from airflow_provider_mwaa_dr.aws.notifications import aws_channels
 from airflow_provider_mwaa_dr.cli.application import build_parser
 from airflow_provider_mwaa_dr.core.config import DRConfig
+from airflow_provider_mwaa_dr.core.history.store import HistoryStore
 from airflow_provider_mwaa_dr.core.ledger import Head, LogEntry, RegionLedger
 from airflow_provider_mwaa_dr.core.notifications import Notification, NotificationEvent, deliver
 from airflow_provider_mwaa_dr.core.ports import (
@@ -76,6 +77,7 @@ from tests.contract.role_calls import (
     key_in,
     methods_in,
     stores,
+    uses_of_history,
     uses_of_ledger,
     uses_of_metrics,
     uses_of_state,
@@ -226,12 +228,15 @@ def test_execution_roles_may_do_what_agents_and_fences_do(
     region = deployed.second if is_standby else deployed.first
     state_methods, ledger_methods = methods_in(AGENT, StateStore), methods_in(AGENT, RunsStore)
     assert state_methods > {*FINISHES, "put inventory", "inventory_key"}
+    history_methods = methods_in(AGENT, HistoryStore)
+    assert history_methods == {"append_page", "last_page", "pages", "page", "cursor", "save_cursor"}
     assert ledger_methods == {"append", "log", "save_checkpoint", "checkpoint_info", "checkpoint"}
     for model in models(deployed):
         with recorder.paused():
             opened = stores(deployed, model, region=region)
         do(recorder, uses_of_state(opened.state, opened.copy, region, deployed.clock), state_methods - FINISHES)
         do(recorder, uses_of_ledger(opened.runs, region, deployed.clock), ledger_methods)
+        do(recorder, uses_of_history(opened.history, region, deployed.clock), history_methods)
     with recorder.paused():
         client = deployed.client("cloudwatch", region)
     do(recorder, uses_of_metrics(client, deployed.clock), {"put_metrics"})

@@ -151,6 +151,8 @@ def execution(scope: Scope, region: str) -> Document:
         ),
         _allow("ReadLedger", ["dynamodb:GetItem", "dynamodb:Query"], runs),
         _allow("WriteOwnLedger", ["dynamodb:DeleteItem", "dynamodb:PutItem"], runs, _keys(*own_runs)),
+        # Without this statement, [dr] history_days has no effect.
+        _allow("CopyHistory", ["dynamodb:PutItem"], runs, _keys(f"HISTORY#{region}")),
         _allow(
             "PutMetrics",
             ["cloudwatch:PutMetricData"],

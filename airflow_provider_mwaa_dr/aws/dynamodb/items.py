@@ -597,9 +597,9 @@ def agent_to_item(status: AgentStatus) -> dict[str, Any]:
         for name in AgentStatus.__dataclass_fields__
         if name not in _NOT_OF_ITEM
     }
-    for name in ("host", "ledger_error", "inventory_error", "settings_problem"):
+    for name in ("host", "ledger_error", "inventory_error", "settings_problem", "history_error"):
         values[name] = bounded(values[name])
-    for name in ("problems", "waiting", "unread", "waits", "repeats"):
+    for name in ("problems", "waiting", "unread", "waits", "repeats", "history"):
         values[name] = _bounded_texts(values[name])
     if status.exempt is not None:
         values["exempt"] = _bounded_texts(status.exempt)

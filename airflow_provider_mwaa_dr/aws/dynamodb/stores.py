@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow_provider_mwaa_dr.aws.dynamodb.history_store import DynamoDBHistoryStore
 from airflow_provider_mwaa_dr.aws.dynamodb.runs_store import DynamoDBRunsStore
 from airflow_provider_mwaa_dr.aws.dynamodb.state_store import DynamoDBStateStore
 from airflow_provider_mwaa_dr.core.eventual import EventualStateStore
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import boto3
 
     from airflow_provider_mwaa_dr.core.config import DRConfig
+    from airflow_provider_mwaa_dr.core.history.store import HistoryStore
     from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore, StateStore
 
 _SPARE_S = 600.0
@@ -49,4 +51,16 @@ def open_runs_store(
     own = config.region if is_eventual and config.region in config.replicas else None
     return DynamoDBRunsStore(
         config.runs_table, config.replicas, clock=clock, session=session, own_region=own, is_eventual=is_eventual
+    )
+
+
+def open_history_store(
+    config: DRConfig, *, clock: Clock, session: boto3.session.Session | None = None
+) -> HistoryStore | None:
+    """Return the store of the history; None if it is off, or if no runs table is set."""
+    if not config.runs_table or not config.history_days:
+        return None
+    own = config.region if config.eventual_mode is not None and config.region in config.replicas else None
+    return DynamoDBHistoryStore(
+        config.runs_table, config.replicas, days=config.history_days, clock=clock, session=session, own_region=own
     )

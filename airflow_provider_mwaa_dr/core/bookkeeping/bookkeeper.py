@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from airflow_provider_mwaa_dr.core.bookkeeping.adoption import Adopter
@@ -16,7 +16,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping.replay import LogReplay
 from airflow_provider_mwaa_dr.core.bookkeeping.resolving import ListRuns, Resolver
 from airflow_provider_mwaa_dr.core.bookkeeping.resuming import Resumer
 from airflow_provider_mwaa_dr.core.bookkeeping.role_changes import RoleChanges
-from airflow_provider_mwaa_dr.core.ledger import RunKey
+from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RunKey, last_successes
 from airflow_provider_mwaa_dr.core.ports import Clock, RunsStore
 from airflow_provider_mwaa_dr.core.state import DRState
 from airflow_provider_mwaa_dr.core.translation import Era
@@ -103,6 +103,12 @@ class Bookkeeper:
         own = self._own.loaded
         return own.final_plan_id if own is not None else None
 
+    @property
+    def unfinished(self) -> Collection[RunKey] | None:
+        """The runs that this region's own ledger lists as unfinished; None if it is not read yet."""
+        own = self._own.loaded
+        return None if own is None else {key for key, run in own.runs.items() if run.is_unfinished}
+
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def follow(self, *, is_thorough: bool = False) -> None:
@@ -150,6 +156,10 @@ class Bookkeeper:
         if self._peers.unread or self._peers.missing or self._own.load().number:
             return False
         return not any(ledger.heads or ledger.gap is not None for ledger in self._peers.ledgers.values())
+
+    def last_successes(self, dag_ids: Collection[str]) -> Sequence[LedgerRun]:
+        """Return the last successes of DAGs in the ledgers of other regions, as far as they were read."""
+        return last_successes(self._peers.ledgers.values(), dag_ids)
 
     # -- publishing -------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,8 @@ def evil(mwaa_dr: Shell) -> Shell:
             waiting=(f"waiting{EVIL}",),
             repeats=(f"repeated{EVIL}",),
             inventory_error=f"inventory{EVIL}",
+            history_error=f"history{EVIL}",
+            history=(f"copied{EVIL}",),
             host=f"host{EVIL}",
             eventual=f"eventual{EVIL}",
         )

@@ -106,6 +106,8 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "unread": [],
                 "inventory_error": None,
                 "settings_problem": None,
+                "history_error": None,
+                "history": [],
                 "exempt": None,
                 "unguarded_triggerers": [],
                 "leftovers": 0,
@@ -132,6 +134,8 @@ def test_the_document_has_the_keys_of_the_contract(mwaa_dr: Shell) -> None:
                 "unread": [],
                 "inventory_error": None,
                 "settings_problem": None,
+                "history_error": None,
+                "history": [],
                 "exempt": None,
                 "unguarded_triggerers": [],
                 "leftovers": 0,
@@ -426,6 +430,19 @@ def test_exempt_dags_are_named(mwaa_dr: Shell) -> None:
     assert "DAGs that no promise covers (exempt): cleanup, dr_failover" in out
     regions = mwaa_dr("status", "--json").document["regions"]
     assert (regions["us-east-2"]["exempt"], regions["us-east-1"]["exempt"]) == (["cleanup", "dr_failover"], None)
+
+
+def test_what_was_copied_of_the_history_is_shown(mwaa_dr: Shell) -> None:
+    """And why nothing is copied, for example without the permissions."""
+    out = _status_after(
+        mwaa_dr, "us-east-2", history_error="no rights", history=("runs imported: 7", "not imported: a")
+    )
+    assert "its history is not copied, and nothing waits for it: no rights\n" in out
+    assert "  history: runs imported: 7\n" in out
+    assert "  history: not imported: a\n" in out
+    regions = mwaa_dr("status", "--json").document["regions"]
+    assert regions["us-east-2"]["history"] == ["runs imported: 7", "not imported: a"]
+    assert (regions["us-east-2"]["history_error"], regions["us-east-1"]["history_error"]) == ("no rights", None)
 
 
 def test_why_no_values_are_compared_is_shown(mwaa_dr: Shell) -> None:

@@ -388,6 +388,17 @@ def test_each_schedule_continues_as_without_the_import(
     assert len(next_of) == 1
 
 
+def delete_run(database: Database, run_id: str) -> None:
+    """Delete a run with its note, as if it had never been there."""
+    tables = database.tables
+    of_run = tables.runs.c.run_id == run_id
+    with database.settings.engine.begin() as connection:
+        row_id = connection.execute(select(tables.runs.c.id).where(of_run)).scalar()
+        connection.execute(tables.notes.delete().where(tables.notes.c.dag_run_id == row_id))
+        connection.execute(tables.tasks.delete().where(tables.tasks.c.run_id == run_id))
+        connection.execute(tables.runs.delete().where(of_run))
+
+
 def probes(database: Database, db: Any, dag: Any, days: Sequence[float]) -> list[Any]:
     """Return what Airflow's own look-backs find from new runs at these days, and whether failures pause the DAG."""
     from airflow.models.dagrun import DagRun
@@ -408,8 +419,8 @@ def probes(database: Database, db: Any, dag: Any, days: Sequence[float]) -> list
                     found.append(previous.run_id if previous else None)
                 previous = DagRun.get_previous_scheduled_dagrun(run.id, session=session)
                 found.append(previous.run_id if previous else None)
-                session.delete(run)
-                session.commit()
+                session.rollback()
+                delete_run(database, probe.run_id)
     finally:
         database.settings.Session.remove()
     return found
@@ -426,10 +437,9 @@ def pauses(database: Database, db: Any, limit: int) -> bool:
         run = session.execute(select(DagRun).where(DagRun.run_id == "one more")).scalar_one()
         run._check_last_n_dagruns_failed("orders", limit, session)
         session.commit()
-        session.delete(run)
-        session.commit()
     finally:
         database.settings.Session.remove()
+    delete_run(database, "one more")
     is_paused = bool(database.dag("orders").is_paused)
     database.update(database.tables.dags, is_paused=False)
     return is_paused

@@ -90,6 +90,7 @@ def drilled(pair: Pair, folder: Path) -> list[tuple[str, str]]:
     """Run a drill in the pair, and return its output and the files of its report. The sandbox continues."""
     words = ("sandbox", "drill", "--home", str(pair.home), "--report", str(folder), "--keep")
     answer = pair.mwaa_dr(*words, timeout_s=900)
+    assert folder.is_dir(), answer.stdout + answer.stderr
     files = [(path.name, path.read_text()) for path in folder.iterdir()]
     assert {name for name, text in files if "drill_orders" in text} == {"report.html"}, answer.stderr
     assert "report.json" in dict(files)

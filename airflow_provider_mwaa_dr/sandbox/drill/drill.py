@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -25,7 +24,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
@@ -39,14 +37,14 @@ from airflow_provider_mwaa_dr.sandbox.drill import report_page
 from airflow_provider_mwaa_dr.sandbox.drill.oracle import Alone, Count, count
 from airflow_provider_mwaa_dr.sandbox.drill.report import Attempt, Line, Report, begun_at
 from airflow_provider_mwaa_dr.sandbox.drill.scenario import ALL, SCENARIOS, Loss, Scenario
-from airflow_provider_mwaa_dr.sandbox.drill.stage import DAGS, FAILOVER_DEADLINE_S, DrillRegion, Stage
+from airflow_provider_mwaa_dr.sandbox.drill.stage import FAILOVER_DEADLINE_S, DrillRegion, Stage
 from airflow_provider_mwaa_dr.sandbox.drill.upgrade import Upgrade
 from airflow_provider_mwaa_dr.sandbox.runtime import airflow_settings
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import DISTRIBUTION
 from airflow_provider_mwaa_dr.sandbox.runtime.home import EVENTUAL, STRONG
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
-LOAD = ("drill_body.py", "drill_load.py")
+LOAD = "drill_load.py"
 SCHEDULED = frozenset({"drill_orders", "drill_billing", "drill_long"})
 HISTORY = "drill_history"
 ON_DEMAND = "drill_on_demand"
@@ -155,14 +153,11 @@ class Drill:
             # Start without DAGs: an earlier drill may have left its DAGs unpaused in this home.
             self._up(scenario, Path(folder))
             self._stage.started_at = datetime.now(timezone.utc)
-            for name in LOAD:
-                shutil.copy(DAGS / name, folder)
-            shutil.copy(example_dags() / f"{TEST_DAG}.py", folder)
             # Later than all intervals of earlier drills in this home.
             start = (
                 self._stage.started_at.replace(microsecond=0, second=self._stage.started_at.second // 10 * 10) + EVERY
             )
-            Path(folder, "drill_start.txt").write_text(start.isoformat())
+            self._stage.put_load(Path(folder), LOAD, start)
             description = self._up(scenario, Path(folder))
         tables = SandboxTables(description["env"])
         before = tables.store.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,10 @@ from typing import Any
 
 import airflow_provider_mwaa_dr
 from airflow_provider_mwaa_dr import __version__
+from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ledger import LogEntry
 from airflow_provider_mwaa_dr.core.ports import FailoverRecord
+from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.sites import Sites
 from airflow_provider_mwaa_dr.exceptions import DRError
 from airflow_provider_mwaa_dr.sandbox.cloud.tables import SandboxTables
@@ -26,6 +29,8 @@ from airflow_provider_mwaa_dr.sandbox.runtime.airflow_api import SandboxAirflowA
 from airflow_provider_mwaa_dr.sandbox.sandbox import Sandbox
 
 DAGS = Path(__file__).parent / "dags"
+BODY = "drill_body.py"
+"""What the task bodies of all loads import. It has no DAG, so Airflow need not parse it."""
 TIMEOUT_S = 240.0
 """For a wait that takes one or two seconds on an idle machine."""
 LIKE_MWAA_FACTOR = 4
@@ -101,6 +106,14 @@ class Stage:
             places=sites and {site.id: site.aws_region for site in sites.all},
             **options,
         )
+
+    @staticmethod
+    def put_load(folder: Path, name: str, start: datetime) -> None:
+        """Write the DAGs of a load into *folder*, with the time at which they start, and the DAG that verifies."""
+        for path in (DAGS / BODY, DAGS / name, example_dags() / f"{TEST_DAG}.py"):
+            shutil.copy(path, folder)
+        (folder / ".airflowignore").write_text(f"{BODY}\n")
+        (folder / "drill_start.txt").write_text(start.isoformat())
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -8,7 +8,6 @@ which takes as long as the running tasks and a busy machine need.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +15,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from airflow_provider_mwaa_dr.aws.deploy.example_dags import example_dags
 from airflow_provider_mwaa_dr.core.ports import RECORDS, FailoverOutcome, FailoverRecord
 from airflow_provider_mwaa_dr.core.readiness.model import TEST_DAG
 from airflow_provider_mwaa_dr.core.sites import Sites, parse_site
@@ -26,14 +24,14 @@ from airflow_provider_mwaa_dr.sandbox.cloud.tables import SandboxTables
 from airflow_provider_mwaa_dr.sandbox.drill.marks import Marks, count_marks, pauses
 from airflow_provider_mwaa_dr.sandbox.drill.report import Line, Report, begun_at
 from airflow_provider_mwaa_dr.sandbox.drill.scenario import Scenario
-from airflow_provider_mwaa_dr.sandbox.drill.stage import DAGS, DrillRegion, Stage
+from airflow_provider_mwaa_dr.sandbox.drill.stage import DrillRegion, Stage
 from airflow_provider_mwaa_dr.sandbox.runtime import process
 from airflow_provider_mwaa_dr.sandbox.runtime.airflow_environment import major
 from airflow_provider_mwaa_dr.sandbox.runtime.process import ProcessSession
 
 SITES = Sites(map(parse_site, ("blue=2.11.2@us-east-2", "green=3.3.1@us-east-2")))
 """The sites of the drill, if the user names no others."""
-LOAD = ("drill_body.py", "upgrade_load.py")
+LOAD = "upgrade_load.py"
 EVERY = timedelta(seconds=20)
 REGULAR = ("upgrade_string", "upgrade_trigger", "upgrade_interval", "upgrade_delta", "upgrade_parent")
 CONTINUOUS = "upgrade_continuous"
@@ -106,12 +104,10 @@ class Upgrade:
         first_step = "start two environments in one region, and an emulated AWS"
         with stage.step(first_step), tempfile.TemporaryDirectory() as folder:
             dags = Path(folder)
-            for path in (*(DAGS / name for name in LOAD), example_dags() / f"{TEST_DAG}.py"):
-                shutil.copy(path, dags)
             stage.started_at = datetime.now(timezone.utc)
             seconds = int(EVERY.total_seconds())
             start = stage.started_at.replace(microsecond=0, second=stage.started_at.second // seconds * seconds)
-            (dags / "drill_start.txt").write_text(start.isoformat())
+            stage.put_load(dags, LOAD, start)
             description = stage.start(dags=dags)
         variables = {**description["env"], "DR_DRAIN_S": str(DRAIN_S)}
         tables = SandboxTables(variables)

@@ -98,9 +98,17 @@ class Parsing:
 
 
 def dag_files(folder: Path) -> Sequence[Path]:
-    """Return the files that Airflow would parse. Airflow, too, searches for the words "dag" and "airflow"."""
+    """
+    Return the files that Airflow would parse. Airflow, too, searches for the words "dag" and "airflow".
+
+    Files that ``.airflowignore`` of the folder names are not among them; patterns in it are not understood here.
+    """
+    ignore = folder / ".airflowignore"
+    ignored = set(ignore.read_text().split()) if ignore.is_file() else set()
     found = []
     for path in sorted(folder.rglob("*.py")):
+        if path.name in ignored:
+            continue
         content = path.read_bytes().lower()
         if b"dag" in content and b"airflow" in content:
             found.append(path)

@@ -491,6 +491,43 @@ def test_look_backs_find_the_same_runs_with_any_part_of_the_import(
     assert all(result == results["nothing"] for result in results.values()), results
 
 
+@pytest.mark.parametrize("kind", ["intervals", "the last ones failed", "a backfill after the schedule"])
+def test_a_history_that_is_ahead_of_the_ledger_changes_no_next_run(database: Database, db: Any, kind: str) -> None:
+    """The other site was lost after it had written a page, and before the ledger had the ends of the same runs."""
+    dag = daily()
+    parse(database, dag)
+    executed_here(database, *KINDS[kind][:2])
+    ledger = published(db)
+    executed_here(database, *KINDS[kind][2:])
+    found = exported(db)
+    results = []
+    for runs in ([], found):
+        database.forget_history()
+        adopt(db, ledger)
+        parse(database, dag)
+        imports(db, runs, ledger)
+        become_active(db, ledger)
+        first = (KINDS[kind][1].logical_date - AT) / DAY  # type: ignore[operator]
+        results.append((probes(database, db, dag, [first + 0.25, first + 20]), created_next(database, dag)))
+    assert results[0] == results[1]
+
+
+def test_failures_in_the_other_site_pause_no_dag(database: Database, db: Any) -> None:
+    """Airflow counts the last failures. Of those in the other site, the last one counts, as without the import."""
+    dag = daily()
+    parse(database, dag)
+    executed_here(database, *KINDS["the last ones failed"])
+    found, ledger = exported(db), published(db)
+    for part, runs in parts_of(found):
+        database.forget_history()
+        adopt(db, ledger)
+        parse(database, dag)
+        database.update(database.tables.dags, max_consecutive_failed_dag_runs=3)
+        imports(db, runs, ledger)
+        become_active(db, ledger)
+        assert pauses(database, db, 3) is False, part
+
+
 @pytest.mark.parametrize("state", ["success", "failed"])
 def test_a_task_that_depends_on_its_past_waits_as_without_the_import(database: Database, db: Any, state: str) -> None:
     """The states of the adopted run count, also after its row was completed."""

@@ -176,15 +176,18 @@ def test_no_value_of_a_person_in_the_standby_is_ever_replaced(steps: list[tuple[
     """
     One setting on two sites, with changes and deletions on both, copies, crashes between two transactions, and changes
     of the role. A copy never replaces a value that the standby got from a person since the sites last had one value.
+    A person who sets the last common value again, or a value that was being copied, has changed nothing.
     """
     values: list[str | None] = ["a", "a"]
     commons = [CommonValues(), CommonValues()]
     by_person = [False, False]
+    bases: list[set[str | None]] = [{"a"}, {"a"}]
     active = 0
     for step, value in steps:
         standby = 1 - active
         if values[0] is not None and values[0] == values[1]:
             by_person = [False, False]
+            bases = [{values[0]}, {values[0]}]
             for common in commons:
                 common.settle(KEY, values[0])
         if step == "failover":
@@ -192,7 +195,7 @@ def test_no_value_of_a_person_in_the_standby_is_ever_replaced(steps: list[tuple[
         elif step in {"active", "standby"}:
             site = active if step == "active" else standby
             if values[site] != value:
-                values[site], by_person[site] = value, True
+                values[site], by_person[site] = value, value not in bases[site]
         elif values[active] is not None:
             offered, local = values[active], values[standby]
             assert offered is not None
@@ -203,8 +206,17 @@ def test_no_value_of_a_person_in_the_standby_is_ever_replaced(steps: list[tuple[
             if found is Outcome.WRITE:
                 assert local is None or (mode is Carry.MIRROR and not by_person[standby])
                 commons[standby].expect(KEY, local, offered)
+                bases[standby] = {local, offered} - {None}
                 if step == "copy":
                     values[standby], by_person[standby] = offered, False
+
+
+def test_a_value_that_a_person_set_back_counts_as_unchanged() -> None:
+    """As in any merge: the standby has the last common value again, so the active site's value replaces it."""
+    common = CommonValues()
+    common.settle(KEY, "a")
+    # A person deleted it in this site and set it again. Meanwhile the other site became active with "b".
+    assert outcome(Carry.MIRROR, "a", common) is Outcome.WRITE
 
 
 def test_texts_do_not_depend_on_the_form_of_a_value() -> None:

@@ -33,7 +33,7 @@ PROCESS_S = 90.0
 
 
 class SenderProcess(Protocol):
-    """A process that sends what is due, and ends."""
+    """A process that sends the notifications that no process has sent, and ends."""
 
     def poll(self) -> int | None:
         """Return the exit code; None while it runs."""
@@ -107,5 +107,5 @@ class NotificationKeeper:
 
 
 def stalled_after_s(takeover_s: float) -> float:
-    """Return how long an open plan may stay unchanged before a person is told that no process works on it."""
+    """Return how many seconds a plan may not change before a notification says that no process works on it."""
     return 2 * takeover_s

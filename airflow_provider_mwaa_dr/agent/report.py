@@ -17,6 +17,7 @@ from airflow_provider_mwaa_dr.agent.settings_carrier import SettingsCarrier
 from airflow_provider_mwaa_dr.agent.state_reader import StateReader
 from airflow_provider_mwaa_dr.agent.triggerers import TriggererList
 from airflow_provider_mwaa_dr.agent.waits import WaitsReader
+from airflow_provider_mwaa_dr.core.display import shortened
 from airflow_provider_mwaa_dr.core.gate import Role, role_of
 from airflow_provider_mwaa_dr.core.ports import AgentStatus, Clock, IdentityClaim
 from airflow_provider_mwaa_dr.core.state import DRState
@@ -220,9 +221,7 @@ class Reporter:
     @property
     def _exempt(self) -> tuple[str, ...] | None:
         exempt = self._inventory.exempt if self._inventory is not None else None
-        if exempt is None or len(exempt) <= _MOST_EXEMPT:
-            return exempt
-        return (*exempt[:_MOST_EXEMPT], f"and {len(exempt) - _MOST_EXEMPT} more")
+        return None if exempt is None else tuple(shortened(exempt, _MOST_EXEMPT))
 
     @property
     def _settings_problem(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_mwaa_dr.aws.session import notification_client
 from airflow_provider_mwaa_dr.core.config import DRConfig
@@ -21,22 +21,34 @@ class RefusedEventError(Exception):
     """EventBridge refused an event."""
 
 
-class SnsTopic:
+class _Channel:
     """
-    An SNS topic, in its own region. A FIFO topic gets one group for each failover.
+    A receiver with an ARN, in its own region.
 
-    :param client: boto3's client; None: one without retries.
+    :param client: boto3's client; None: one without retries, made at the first use.
     """
+
+    _service: ClassVar[str]
 
     def __init__(self, arn: str, *, session: boto3.session.Session | None = None, client: Any = None) -> None:
         self.name = arn
         self._session = session
-        self._client = client
+        self._made = client
+
+    @property
+    def _client(self) -> Any:
+        if self._made is None:
+            self._made = notification_client(self._service, self.name.split(":")[3], session=self._session)
+        return self._made
+
+
+class SnsTopic(_Channel):
+    """An SNS topic. A FIFO topic gets one group for each failover."""
+
+    _service = "sns"
 
     def send(self, notification: Notification) -> None:
         """Publish the text, with plan id, event and whether a person has to act as attributes."""
-        if self._client is None:
-            self._client = notification_client("sns", self.name.split(":")[3], session=self._session)
         values = {
             "plan_id": notification.plan_id,
             "event": notification.event.value,
@@ -54,22 +66,13 @@ class SnsTopic:
         self._client.publish(**request)
 
 
-class EventBus:
-    """
-    An event bus of EventBridge, in its own region.
+class EventBus(_Channel):
+    """An event bus of EventBridge."""
 
-    :param client: boto3's client; None: one without retries.
-    """
-
-    def __init__(self, arn: str, *, session: boto3.session.Session | None = None, client: Any = None) -> None:
-        self.name = arn
-        self._session = session
-        self._client = client
+    _service = "events"
 
     def send(self, notification: Notification) -> None:
         """Put an event with the notification's document. :raises RefusedEventError: EventBridge refused it."""
-        if self._client is None:
-            self._client = notification_client("events", self.name.split(":")[3], session=self._session)
         answer = self._client.put_events(
             Entries=[
                 {

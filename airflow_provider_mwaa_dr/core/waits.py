@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_mwaa_dr.core.display import shortened
 from airflow_provider_mwaa_dr.core.ledger import RunKey
 
 TRIGGERS_FIELD, SENSES_FIELD = "trigger_dag_id", "external_dag_id"
@@ -131,11 +132,9 @@ def find_waits(waiters: Iterable[Waiter], held: Collection[HeldRun], *, idle: in
         if not runs:
             known = f"{dag_id} {waiter.triggered_run_id}" if waiter.triggered_run_id else f"a run of {dag_id}"
             texts.add(f"{waiter} waits for {known}, and no held run is known to be that one")
-    listed = sorted(texts)
-    more = len(listed) - _MOST_LISTED
     return Waits(
         awaited=frozenset(awaited),
-        tasks=(*listed[:_MOST_LISTED], *((f"and {more} more",) if more > 0 else ())),
+        tasks=tuple(shortened(sorted(texts), _MOST_LISTED)),
         idle=idle,
     )
 

@@ -13,7 +13,7 @@ from airflow_provider_mwaa_dr.core.bookkeeping.families import Families, Family,
 from airflow_provider_mwaa_dr.core.bookkeeping.own_ledger import OwnLedger
 from airflow_provider_mwaa_dr.core.bookkeeping.peer_ledgers import PeerLedgers
 from airflow_provider_mwaa_dr.core.bookkeeping.stops import is_stopped
-from airflow_provider_mwaa_dr.core.display import get_logger
+from airflow_provider_mwaa_dr.core.display import get_logger, shortened
 from airflow_provider_mwaa_dr.core.ledger import LedgerRun, RegionLedger, RunKey, RunStatus, passed_by, unfinished_runs
 from airflow_provider_mwaa_dr.core.ports import Clock
 from airflow_provider_mwaa_dr.core.timer import Timer
@@ -63,8 +63,7 @@ class Resumer:
         if not self._repeats:
             return ()
         texts = [f"{' '.join(key)} {text}" for key, text in sorted(self._repeats.items())]
-        more = len(texts) - _MOST_LISTED
-        return (*texts[:_MOST_LISTED], *((f"and {more} more",) if more > 0 else ()))
+        return tuple(shortened(texts, _MOST_LISTED))
 
     def resume(self, *, epoch: int, rows_read_at: datetime | None) -> bool:
         """
